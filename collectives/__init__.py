@@ -1,0 +1,1 @@
+"""Bytes between ranks: collectives as schedules, and a communicator that runs them."""
