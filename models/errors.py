@@ -1,0 +1,20 @@
+"""What can be wrong with a model, a mesh or a sharding.
+
+ValueError
+    ModelError        a file that is no model that we can read
+    MeshError         a mesh that cannot be read or does not fit
+RuntimeError
+    NothingToShard    a sharding that would leave all the work on every rank
+"""
+
+
+class ModelError(ValueError):
+    """Report a model file that is missing parts, truncated, or beyond what onnxruntime takes."""
+
+
+class MeshError(ValueError):
+    """Report a mesh that cannot be read, or that does not fit the number of ranks."""
+
+
+class NothingToShard(RuntimeError):  # noqa: N818  (it names the answer, not a mistake)
+    """Report that no factor of a graph can be split over the ranks that were asked for."""

@@ -1,0 +1,223 @@
+"""A graph as the analysis reads it: sorted nodes, weights apart, no constants, no functions.
+
+`load` accepts what onnxruntime accepts; onnx.checker is not asked, since it refuses graphs
+without shapes. What is newer than onnxruntime reads is brought down to what it reads.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import (
+    AttributeProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    inliner,
+    numpy_helper,
+    version_converter,
+)
+
+from .errors import ModelError
+from .weights import Weight, initializers
+
+MAX_IR, MAX_OPSET = 13, 26
+"""The newest that onnxruntime 1.31 reads; onnx 1.23 writes 14 and 28."""
+
+CLONED_BYTES = 1024
+"""Smaller weights get a copy per use: exporters share [-1] and zeros between unrelated places,
+and sharing must not tie the dims of unrelated tensors."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX graph whose nodes are in an order in which they can run."""
+
+    name: str
+    nodes: tuple[NodeProto, ...]
+    inputs: tuple[ValueInfoProto, ...]
+    """what a run is fed; initializers are not among them"""
+    outputs: tuple[ValueInfoProto, ...]
+    weights: dict[str, Weight]
+    """initializers and constants"""
+    value_info: tuple[ValueInfoProto, ...]
+    ir_version: int
+    opsets: dict[str, int]
+    """version by domain; "" is ai.onnx"""
+    metadata: dict[str, str]
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(weight.nbytes for weight in self.weights.values())
+
+
+def read(source: str | Path | bytes) -> tuple[ModelProto, Path | None]:
+    """Parse a model without its external data; return it and the folder that it lies in.
+
+    Raises ModelError where the file is missing, truncated or no ONNX model.
+    """
+    folder = None
+    name = "the model given as bytes"
+    if not isinstance(source, bytes):
+        path = Path(source)
+        folder, name = path.absolute().parent, str(path)
+        if not path.is_file():
+            raise ModelError(f"expected an ONNX file, but {name} does not exist")
+        source = path.read_bytes()
+    try:
+        model = ModelProto.FromString(source)
+    except DecodeError as error:
+        raise ModelError(f"{name} is no ONNX model, or it is truncated ({error})") from None
+    if not model.graph.output or not model.opset_import:
+        raise ModelError(f"{name} is no complete ONNX model: it has no outputs or no opset")
+    return model, folder
+
+
+def digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load(source: str | Path | bytes | ModelProto) -> Graph:
+    """Read a model into a Graph. Raises ModelError."""
+    model, folder = (source, None) if isinstance(source, ModelProto) else read(source)
+    model = _normalise(model)
+    graph = model.graph
+    weights = initializers(graph, folder)
+    nodes = list(_without_constants(graph.node, weights))
+    nodes = _clone_small_weights(_sorted(nodes), weights)
+    used = {name for node in nodes for name in references(node)}
+    used |= {value.name for value in graph.output}
+    return Graph(
+        name=graph.name,
+        nodes=tuple(nodes),
+        inputs=tuple(value for value in graph.input if value.name not in weights),
+        outputs=tuple(graph.output),
+        weights={name: weight for name, weight in weights.items() if name in used},
+        value_info=tuple(graph.value_info),
+        ir_version=min(max(model.ir_version, 8), MAX_IR),
+        opsets={entry.domain: entry.version for entry in model.opset_import},
+        metadata={entry.key: entry.value for entry in model.metadata_props},
+    )
+
+
+def _normalise(model: ModelProto) -> ModelProto:
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    opset = {entry.domain: entry.version for entry in model.opset_import}.get("", 0)
+    if opset > MAX_OPSET:
+        model = version_converter.convert_version(model, MAX_OPSET)
+    return model
+
+
+def attribute(node: NodeProto, name: str, default: object = None) -> object:
+    """Return the value of an attribute; bytes come as str."""
+    for entry in node.attribute:
+        if entry.name == name:
+            value = helper.get_attribute_value(entry)
+            return value.decode() if isinstance(value, bytes) else value
+    return default
+
+
+def subgraphs(node: NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the bodies that a control flow node holds."""
+    for entry in node.attribute:
+        if entry.type == AttributeProto.GRAPH:
+            yield entry.g
+        elif entry.type == AttributeProto.GRAPHS:
+            yield from entry.graphs
+
+
+def references(node: NodeProto) -> Iterator[str]:
+    """Yield the names that a node reads, those that its bodies capture among them."""
+    yield from filter(None, node.input)
+    for body in subgraphs(node):
+        own = {value.name for value in (*body.input, *body.initializer)}
+        own |= {name for inner in body.node for name in inner.output}
+        for inner in body.node:
+            yield from (name for name in references(inner) if name not in own)
+        yield from (value.name for value in body.output if value.name not in own)
+
+
+def _sorted(nodes: list[NodeProto]) -> list[NodeProto]:
+    """Sort so that each node follows what it reads, otherwise in the order of the file."""
+    producer = {name: k for k, node in enumerate(nodes) for name in node.output if name}
+    needs = {
+        k: {producer[name] for name in references(node) if name in producer}
+        for k, node in enumerate(nodes)
+    }
+    if all(need < k for k, all_needed in needs.items() for need in all_needed):
+        return nodes
+    try:
+        return [nodes[k] for k in graphlib.TopologicalSorter(needs).static_order()]
+    except graphlib.CycleError as error:
+        names = [nodes[k].name or nodes[k].op_type for k in error.args[1]]
+        raise ModelError(f"the graph has a cycle: {' -> '.join(names)}") from None
+
+
+def _without_constants(
+    nodes: Iterable[NodeProto], weights: dict[str, Weight]
+) -> Iterator[NodeProto]:
+    """Turn Constant nodes into weights, and yield the others."""
+    for node in nodes:
+        tensor = _constant(node) if node.op_type == "Constant" and not node.domain else None
+        if tensor is None:
+            yield node
+        else:
+            tensor.name = node.output[0]
+            weights[tensor.name] = Weight.of(tensor)
+
+
+def _constant(node: NodeProto) -> TensorProto | None:
+    (entry,) = node.attribute
+    value = helper.get_attribute_value(entry)
+    if entry.name == "value":
+        tensor = TensorProto()
+        tensor.CopyFrom(value)
+        return tensor
+    if entry.name == "sparse_value":
+        return None
+    kind = TensorProto.FLOAT if "float" in entry.name else TensorProto.INT64
+    if "string" in entry.name:
+        kind = TensorProto.STRING
+    several = entry.name.endswith("s")
+    shape = [len(value)] if several else []
+    return helper.make_tensor("", kind, shape, value if several else [value])
+
+
+def _clone_small_weights(nodes: list[NodeProto], weights: dict[str, Weight]) -> list[NodeProto]:
+    uses = Counter(name for node in nodes for name in references(node))
+    small = {
+        name
+        for name, weight in weights.items()
+        if uses[name] > 1 and weight.shape and weight.nbytes < CLONED_BYTES
+    }
+    return [_with_own_copies(node, small, weights) for node in nodes]
+
+
+def _with_own_copies(node: NodeProto, small: set[str], weights: dict[str, Weight]) -> NodeProto:
+    if not small.intersection(node.input):
+        return node
+    changed = NodeProto()
+    changed.CopyFrom(node)
+    for position, name in enumerate(node.input):
+        if name in small:
+            own = f"{name}/{node.output[0]}.{position}"
+            weights[own] = replace(weights[name], name=own)
+            changed.input[position] = own
+    return changed
+
+
+def tensor(name: str, weight: Weight) -> TensorProto:
+    """Return a weight whole, as a tensor of that name."""
+    return numpy_helper.from_array(weight.read(), name)

@@ -1,0 +1,18 @@
+"""Sharding: an ONNX graph in, one ONNX graph per rank out.
+
+axes        what dims are made of, and how two of them become one
+site        a node as its rule sees it
+rules/      one line per operator
+analysis    the axes of a whole graph
+search      which atoms to shard: what they save, what they cost, which exclude each other
+layout      which indices of a dim a rank holds
+relayout    between whole and sharded, by nodes of the graph
+partition   the graph of one rank
+write       files and manifest
+report      what a person reads of a model and of a choice
+"""
+
+from .report import describe, preview
+from .write import plan, shard, shard_rank
+
+__all__ = ["describe", "plan", "preview", "shard", "shard_rank"]

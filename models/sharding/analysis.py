@@ -1,0 +1,131 @@
+"""The factor analysis: which dims of a graph are one and the same.
+
+Every dim of every tensor gets an axis. Each node's rule ties the axes of its inputs to those of
+its outputs. What is left are atoms, each of them in many tensors: the heads of a layer lie in its
+queries, keys and values, in the weights that make them and in the one that takes them in again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..graph import Graph, references
+from ..shapes import Shapes, infer, symbols
+from .axes import Axis, Conflict, Size, atoms, find
+from .rules import find_rule
+from .site import Site, Tensor
+
+log = logging.getLogger(__name__)
+
+PRIMES = (211, 223, 227, 229, 233, 239, 241, 251, 257, 263, 269, 271, 277, 281, 283, 293)
+"""Sizes given to symbolic dims in the first setting; the second takes them in reverse order.
+Primes, so that a product shows its factors; as long as a text or as wide as an image."""
+
+BATCH, LENGTH = 1, 256
+"""Sizes at which traffic is counted: one sentence of ordinary length. A symbolic dim is taken for
+a batch where it comes first in an input."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A graph with the axes of its tensors."""
+
+    graph: Graph
+    tensors: dict[str, Tensor]
+    sites: tuple[Site, ...]
+    usual: dict[str, tuple[int, ...]]
+    """shapes at the sizes at which traffic is counted"""
+
+    @cached_property
+    def readers(self) -> dict[str, list[Site]]:
+        """Sites that read a tensor, by its name."""
+        found: dict[str, list[Site]] = {}
+        for site in self.sites:
+            for tensor in site.inputs:
+                if tensor is not None:
+                    found.setdefault(tensor.name, []).append(site)
+        return found
+
+
+def analyse(graph: Graph) -> Analysis:
+    """Name the axes of all tensors of a graph."""
+    first, second, usual = (infer(graph, sizes) for sizes in settings(graph))
+    names = {name for node in graph.nodes for name in (*references(node), *node.output) if name}
+    names |= {value.name for value in (*graph.inputs, *graph.outputs)}
+    tensors = {name: _tensor(name, first, second, name in graph.weights) for name in names}
+    opset = graph.opsets.get("", 1)
+    sites = []
+    for node in graph.nodes:
+        inputs: list[Tensor | None] = [tensors[n] if n else None for n in node.input]
+        captured = [tensors[name] for name in references(node) if name not in node.input]
+        outputs: list[Tensor | None] = [tensors[n] if n else None for n in node.output]
+        sites.append(Site(node, opset, [*inputs, *captured], outputs))
+        _apply_rule(sites[-1])
+    return Analysis(graph, tensors, tuple(sites), usual.shapes)
+
+
+def settings(graph: Graph) -> tuple[Mapping[str, int], ...]:
+    """Return two assignments of primes to the symbolic dims, and the usual sizes."""
+    names = symbols(graph)
+    count = len(PRIMES)
+    first = {name: PRIMES[k % count] for k, name in enumerate(names)}
+    second = {name: PRIMES[-1 - k % count] for k, name in enumerate(names)}
+    batches = {
+        dim.dim_param for value in graph.inputs for dim in value.type.tensor_type.shape.dim[:1]
+    }
+    usual = {name: BATCH if name in batches else LENGTH for name in names}
+    return first, second, usual
+
+
+def _tensor(name: str, first: Shapes, second: Shapes, is_weight: bool) -> Tensor:
+    a, b = first.shapes.get(name), second.shapes.get(name)
+    data_type = first.types.get(name, 0)
+    if a is None or b is None or len(a) != len(b) or not data_type:
+        return Tensor(name, data_type, (), (), None, is_weight, has_shape=False)
+    shape = tuple(map(Size, a, b))
+    axes = tuple(None if 0 in size or size == (1, 1) else Axis(size) for size in shape)
+    values = None
+    if name in first.values and name in second.values:
+        values = first.values[name], second.values[name]
+    return Tensor(name, data_type, shape, axes, values, is_weight)
+
+
+def _apply_rule(site: Site) -> None:
+    """Tie the axes of a node, or note why it cannot be done."""
+    rule = find_rule(site.node.domain, site.node.op_type)
+    tensors = (*site.inputs, *site.outputs)
+    if rule is None:
+        site.obstacle = "no rule for this operator"
+    elif any(tensor is not None and not tensor.has_shape for tensor in tensors):
+        site.obstacle = "its shapes are known only when the model runs"
+    else:
+        try:
+            rule.tie(site)
+        except Conflict as conflict:
+            site.obstacle = str(conflict)
+    if site.obstacle:
+        log.debug("%s %r is computed whole: %s", site.node.op_type, site.name, site.obstacle)
+
+
+def repeated(tensor: Tensor) -> set[Axis]:
+    """Return the atoms that a tensor has twice along one index: cutting them leaves a diagonal.
+
+    The parts of a sum lie side by side, so the same atom may stand in several of them.
+    """
+    return _twice([axis for axis in tensor.axes if axis is not None])
+
+
+def _twice(factors: Iterable[Axis]) -> set[Axis]:
+    found, seen = set[Axis](), set[Axis]()
+    for factor in map(find, factors):
+        inside = set(atoms(factor))
+        found |= inside & seen
+        seen |= inside
+        if factor.kind == "product":
+            found |= _twice(factor.parts)
+        for part in factor.parts:
+            found |= _twice([part])
+    return found

@@ -1,0 +1,101 @@
+"""Layouts: which part of an axis a rank holds, once some atoms are sharded.
+
+An atom that is sharded is cut as numpy.array_split cuts; a product keeps the combinations of its
+factors' parts, a sum the parts of each of its parts. So a rank's share of a dim is a set of
+indices: three heads of a packed, interleaved dim are as ordinary as a slab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from ..weights import IndexSet
+from .axes import Axis, Size, atoms, find, leaves, pieces
+
+
+def bounds(total: int, rank: int, size: int) -> tuple[int, int]:
+    """Return the first index of a rank and the first beyond, as numpy.array_split cuts.
+
+    >>> [bounds(7, rank, 3) for rank in range(3)]
+    [(0, 3), (3, 5), (5, 7)]
+    """
+    each, rest = divmod(total, size)
+    start = rank * each + min(rank, rest)
+    return start, start + each + (rank < rest)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the axes of a graph lie on `size` ranks."""
+
+    sharded: Set[Axis]
+    """atoms that are cut into one part per rank"""
+    size: int
+    """number of ranks"""
+
+    def holds(self, axis: Axis | None) -> bool:
+        """Say whether any atom of an axis is sharded."""
+        return any(atom in self.sharded for atom in atoms(axis))
+
+    def covers(self, axis: Axis) -> bool:
+        """Say whether the ranks' shares of an axis are disjoint: no part of it is replicated."""
+        axis = find(axis)
+        if axis.kind == "atom":
+            return axis in self.sharded
+        if axis.kind == "product":
+            return any(self.covers(part) for part in axis.parts)
+        return all(self.covers(part) for part in axis.parts)
+
+    def local(self, axis: Axis | None, rank: int) -> Size:
+        """Return the size of a rank's share."""
+        if axis is None:
+            return Size(1, 1)
+        axis = find(axis)
+        if axis.kind == "atom":
+            return Size(*(self._count(axis, n, rank) for n in axis.size))
+        result = Size(1, 1) if axis.kind == "product" else Size(0, 0)
+        for part in axis.parts:
+            share = self.local(part, rank)
+            result = result.times(share) if axis.kind == "product" else result.plus(share)
+        return result
+
+    def _count(self, atom: Axis, total: int, rank: int) -> int:
+        if atom not in self.sharded:
+            return total
+        start, stop = bounds(total, rank, self.size)
+        return stop - start
+
+    def fraction(self, axis: Axis | None, rank: int) -> Fraction:
+        """Return a rank's share of an axis."""
+        if axis is None or not self.holds(axis):
+            return Fraction(1)
+        return Fraction(self.local(axis, rank).first, axis.size.first)
+
+    def indices(self, axis: Axis | None, rank: int) -> IndexSet:
+        """Return the indices of a static dim that a rank holds; None stands for all of them."""
+        if axis is None or not self.holds(axis):
+            return None
+        axis = find(axis)
+        if axis.kind == "atom":
+            return np.arange(*bounds(axis.size.first, rank, self.size))
+        if axis.kind == "sum":
+            return self._of_sum(axis, rank)
+        kept = np.zeros(1, np.int64)
+        for leaf in leaves(axis):
+            inner = self.indices(leaf, rank)
+            inner = np.arange(leaf.size.first) if inner is None else inner
+            kept = (kept[:, None] * leaf.size.first + inner).reshape(-1)
+        return kept
+
+    def _of_sum(self, axis: Axis, rank: int) -> IndexSet:
+        start, kept = 0, []
+        for piece in pieces(axis):
+            inner = self.indices(piece, rank)
+            inner = np.arange(piece.size.first) if inner is None else inner
+            kept.append(start + inner)
+            start += piece.size.first
+        return np.concatenate(kept)

@@ -1,0 +1,264 @@
+"""One rank's graph: the nodes of the whole graph, on this rank's part of the tensors.
+
+A name of the whole graph keeps its meaning: `x` is the whole tensor x, `x/local` this rank's part
+of it, `x/partial` this rank's summand. Which nodes are written depends on the layout alone, so
+that all ranks communicate in the same order; what differs is in the constants.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto, TensorProto, helper
+
+from ..graph import references
+from ..weights import IndexSet, Weight
+from . import relayout
+from .analysis import Analysis
+from .layout import Layout
+from .rewrite import Call
+from .rules import find_rule
+from .search import is_opaque, partial_op
+from .site import Site, Tensor
+
+DOMAIN = "rankwise"
+
+HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
+"""Element types whose parts are summed in float32: rounding each part to 11 bits or 8 would show,
+and processors add them far more slowly than float32."""
+
+
+class Held(NamedTuple):
+    """A weight, or the part of it, that a rank holds."""
+
+    name: str
+    weight: Weight
+    kept: tuple[IndexSet, ...]
+    """indices of each dim"""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(
+            size if kept is None else len(kept)
+            for size, kept in zip(self.weight.shape, self.kept, strict=True)
+        )
+
+
+@dataclass
+class Part:
+    """One rank's graph, its weights not read yet."""
+
+    rank: int
+    nodes: list[NodeProto] = field(default_factory=list)
+    held: dict[str, Held] = field(default_factory=dict)
+    constants: dict[str, Weight] = field(default_factory=dict)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of initializers that this rank holds when it runs."""
+        weights = sum(
+            held.weight.nbytes * _count(held.shape) // (held.weight.count or 1)
+            for held in self.held.values()
+        )
+        return weights + sum(weight.nbytes for weight in self.constants.values())
+
+    @property
+    def collectives(self) -> Counter[str]:
+        return Counter(node.op_type for node in self.nodes if node.domain == DOMAIN)
+
+    def pruned(self, outputs: Set[str]) -> Part:
+        """Return the part without weights that nothing reads."""
+        used = outputs | {name for node in self.nodes for name in references(node)}
+        held = {name: held for name, held in self.held.items() if name in used}
+        return replace(self, held=held)
+
+
+def _count(shape: Sequence[int]) -> int:
+    return int(np.prod(shape, dtype=np.int64))
+
+
+def partition(analysis: Analysis, layout: Layout, rank: int) -> Part:
+    """Write the graph of one rank."""
+    writer = _Writer(analysis, layout, rank)
+    for site in analysis.sites:
+        writer.write(site)
+    for value in analysis.graph.outputs:
+        writer.whole(analysis.tensors[value.name])
+    return writer.part.pruned({value.name for value in analysis.graph.outputs})
+
+
+class _Writer:
+    """Adds nodes to a part, and knows under which names a tensor is held so far."""
+
+    def __init__(self, analysis: Analysis, layout: Layout, rank: int) -> None:
+        self.analysis, self.layout, self.rank = analysis, layout, rank
+        self.part = Part(rank)
+        self._whole = {value.name: value.name for value in analysis.graph.inputs}
+        self._local: dict[str, str] = {}
+        self._fresh: Counter[str] = Counter()
+        self._base = ""
+
+    def write(self, site: Site) -> None:
+        """Add what computes a site's outputs."""
+        self._base = next(name for name in site.node.output if name)
+        tensors = [tensor for tensor in (*site.inputs, *site.outputs) if tensor is not None]
+        if any(map(self._is_sharded, tensors)) and not is_opaque(site, self.layout):
+            self._write_local(site)
+        else:
+            self._copy(site)
+
+    def _copy(self, site: Site) -> None:
+        """Compute a node as it is, on whole tensors."""
+        for name in references(site.node):
+            self.whole(self.analysis.tensors[name])
+        self.part.nodes.append(site.node)
+        self._whole |= {name: name for name in site.node.output if name}
+
+    def _write_local(self, site: Site) -> None:
+        op = partial_op(site, self.layout)
+        local = LocalSite(self, site, op is not None)
+        rule = find_rule(site.node.domain, site.node.op_type)
+        assert rule is not None
+        call = rule.localize(local)
+        names = ["" if out is None else self._name_of(out, op is not None) for out in site.outputs]
+        node = helper.make_node(
+            call.op_type, call.inputs, names, site.name, domain=site.node.domain, **call.attributes
+        )
+        self.part.nodes.append(node)
+        for name, out in zip(names, site.outputs, strict=True):
+            if out is not None:
+                self._hold(out, self._complete(local, name, out, op) if op else name)
+
+    def _name_of(self, tensor: Tensor, is_partial: bool = False) -> str:
+        if is_partial:
+            return f"{tensor.name}/partial"
+        return f"{tensor.name}/local" if self._is_sharded(tensor) else tensor.name
+
+    def _complete(self, local: LocalSite, name: str, out: Tensor, op: str) -> str:
+        """Combine the ranks' parts of an output."""
+        final = self._name_of(out)
+        reduced = f"{out.name}/float32" if local.is_widened else final
+        self._communicate("AllReduce", name, reduced, op=op)
+        if local.is_widened:
+            self._add("Cast", [reduced], final, to=out.data_type)
+        return final
+
+    def _hold(self, tensor: Tensor, name: str) -> None:
+        (self._local if self._is_sharded(tensor) else self._whole)[tensor.name] = name
+
+    def _is_sharded(self, tensor: Tensor) -> bool:
+        return any(self.layout.holds(axis) for axis in tensor.axes)
+
+    def whole(self, tensor: Tensor) -> str:
+        """Return the name of a whole tensor, gathered if this rank has its part only."""
+        name = tensor.name
+        if name not in self._whole:
+            if tensor.is_weight:
+                self._take_weight(name, name, (None,) * tensor.rank)
+            else:
+                base, self._base = self._base, name
+                gathered = relayout.to_whole(
+                    self, self._local[name], tensor, self.layout, self.rank
+                )
+                self._rename(gathered, name)
+                self._base = base
+            self._whole[name] = name
+        return name
+
+    def local(self, tensor: Tensor) -> str:
+        """Return the name of this rank's part of a tensor; all of it where it is not sharded."""
+        name = tensor.name
+        if not self._is_sharded(tensor):
+            return self.whole(tensor)
+        if name not in self._local:
+            if tensor.is_weight:
+                index = tuple(self.layout.indices(axis, self.rank) for axis in tensor.axes)
+                self._take_weight(f"{name}/local", name, index)
+                self._local[name] = f"{name}/local"
+            else:
+                self._local[name] = relayout.to_local(
+                    self, self._whole[name], tensor, self.layout, self.rank
+                )
+        return self._local[name]
+
+    def _take_weight(self, name: str, source: str, index: tuple[IndexSet, ...]) -> None:
+        weight = self.analysis.graph.weights[source]
+        self.part.held[name] = Held(name, weight, index or (None,) * len(weight.shape))
+
+    def _rename(self, old: str, new: str) -> None:
+        """Let the newest node make a tensor of that name."""
+        node = self.part.nodes[-1]
+        assert list(node.output) == [old]
+        node.output[0] = new
+
+    def constant(self, array: npt.NDArray[Any]) -> str:
+        name = self._fresh_name("constant")
+        self.part.constants[name] = Weight.from_array(name, array)
+        return name
+
+    def node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
+        return self._add(op_type, inputs, self._fresh_name(op_type.lower()), **attributes)
+
+    def all_gather(self, name: str, dim: int) -> str:
+        return self._communicate("AllGather", name, self._fresh_name("gathered"), dim=dim)
+
+    def _add(self, op_type: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        node = helper.make_node(op_type, inputs, [output], output, **attributes)
+        self.part.nodes.append(node)
+        return output
+
+    def _communicate(self, op_type: str, name: str, output: str, **attributes: Any) -> str:
+        node = helper.make_node(
+            op_type, [name], [output], f"{op_type}/{output}", domain=DOMAIN, **attributes
+        )
+        self.part.nodes.append(node)
+        return output
+
+    def _fresh_name(self, what: str) -> str:
+        self._fresh[f"{self._base}/{what}"] += 1
+        count = self._fresh[f"{self._base}/{what}"]
+        return f"{self._base}/{what}" + (f".{count}" if count > 1 else "")
+
+
+class LocalSite:
+    """A site while it is written for one rank: what its rule sees of it."""
+
+    def __init__(self, writer: _Writer, site: Site, is_partial: bool) -> None:
+        self._writer = writer
+        self.site, self.layout, self.rank = site, writer.layout, writer.rank
+        self.is_partial = is_partial
+        first = site.output()
+        sums = any(e.op in ("sum", "prod") and not e.whole_unless_atom for e in site.contracted)
+        self.is_widened = is_partial and sums and first.data_type in HALF
+        kind = TensorProto.FLOAT if self.is_widened else first.data_type
+        self.dtype: np.dtype[Any] = helper.tensor_dtype_to_np_dtype(kind)
+
+    def input(self, position: int) -> str:
+        tensor = self.site.inputs[position]
+        if tensor is None:
+            return ""
+        name = self._writer.local(tensor)
+        if self.is_widened and tensor.data_type in HALF:
+            return self._writer.node("Cast", [name], to=TensorProto.FLOAT)
+        return name
+
+    def constant(self, array: npt.NDArray[Any]) -> str:
+        return self._writer.constant(array)
+
+    def node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
+        return self._writer.node(op_type, inputs, **attributes)
+
+    def unchanged(self) -> Call:
+        node = self.site.node
+        inputs = [self.input(position) for position in range(len(node.input))]
+        return Call(node.op_type, inputs, attributes(node))
+
+
+def attributes(node: NodeProto) -> Mapping[str, Any]:
+    """Return the attributes of a node as values."""
+    return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}

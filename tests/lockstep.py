@@ -1,0 +1,70 @@
+"""Runs the graphs of all ranks side by side in one process, with onnx's reference operators.
+
+Independent of onnxruntime, of MPI and of our own plans: node k of every rank runs before node
+k + 1 of any, so that a collective is a line of numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+Values = dict[str, Any]
+COMBINE = {"sum": np.add, "max": np.maximum, "min": np.minimum, "prod": np.multiply}
+
+
+def load(directory: Path) -> list[onnx.ModelProto]:
+    """Load the models of a sharded directory, in rank order."""
+    return [onnx.load(path) for path in sorted(directory.glob("rank*.onnx"))]
+
+
+def run(models: Sequence[onnx.ModelProto], feeds: Mapping[str, Any]) -> list[list[Any]]:
+    """Return the outputs of every rank."""
+    ranks: list[Values] = [{"": None, **feeds} for _ in models]
+    for model, values in zip(models, ranks, strict=True):
+        values |= {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    for nodes in zip(*(model.graph.node for model in models), strict=True):
+        assert len({(node.domain, node.op_type) for node in nodes}) == 1
+        if nodes[0].domain == "rankwise":
+            _communicate(nodes, ranks)
+        else:
+            for model, node, values in zip(models, nodes, ranks, strict=True):
+                _compute(model, node, values)
+    return [
+        [values[out.name] for out in model.graph.output]
+        for model, values in zip(models, ranks, strict=True)
+    ]
+
+
+def _compute(model: onnx.ModelProto, node: onnx.NodeProto, values: Values) -> None:
+    names = [name for name in node.input if name]
+    graph = helper.make_graph(
+        [node],
+        "node",
+        [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names)],
+        [onnx.ValueInfoProto(name=name) for name in node.output if name],
+    )
+    one = helper.make_model(graph, opset_imports=model.opset_import, ir_version=10)
+    made = ReferenceEvaluator(one).run(None, {name: values[name] for name in names})
+    values |= dict(zip([name for name in node.output if name], made, strict=True))
+
+
+def _communicate(nodes: Sequence[onnx.NodeProto], ranks: Sequence[Values]) -> None:
+    given = [values[node.input[0]] for node, values in zip(nodes, ranks, strict=True)]
+    options = {entry.name: helper.get_attribute_value(entry) for entry in nodes[0].attribute}
+    if nodes[0].op_type == "AllReduce":
+        combine = COMBINE[options.get("op", b"sum").decode()]
+        result = given[0]
+        for part in given[1:]:
+            result = combine(result, part)
+    else:
+        assert nodes[0].op_type == "AllGather"
+        result = np.concatenate(given, axis=options.get("dim", 0))
+    for node, values in zip(nodes, ranks, strict=True):
+        values[node.output[0]] = result
