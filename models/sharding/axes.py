@@ -66,7 +66,7 @@ class Conflict(Exception):  # noqa: N818  (it is caught as an answer: this node 
 class Axis:
     """A node of the union-find. Compare axes by `find`, never by their fields."""
 
-    __slots__ = ("_link", "kind", "parts", "size")
+    __slots__ = ("kind", "link", "parts", "size")
 
     def __init__(
         self,
@@ -77,29 +77,29 @@ class Axis:
         self.size = size
         self.kind = kind
         self.parts = tuple(parts)
-        self._link: Axis | None = None
+        self.link: Axis | None = None
 
     def become(self, other: Axis) -> None:
         """Stand for `other` from now on, wherever this axis is held."""
-        self._link = other
-
-    @property
-    def link(self) -> Axis | None:
-        return self._link
+        self.link = other
 
     def __repr__(self) -> str:
         axis = find(self)
         if axis.kind == "atom":
             return str(axis.size.first) if axis.size.is_static else f"~{axis.size.first}"
-        sign, brackets = ("*", "()") if axis.kind == "product" else ("+", "[]")
-        return brackets[0] + sign.join(map(repr, axis.parts)) + brackets[1]
+        if axis.kind == "product":
+            return f"({'*'.join(map(repr, leaves(axis)))})"
+        return f"[{'+'.join(map(repr, pieces(axis)))}]"
 
 
 def find(axis: Axis) -> Axis:
-    """Return the axis that stands for this one."""
+    """Return the axis that stands for this one, and remember it on the way."""
+    last = axis
+    while last.link is not None:
+        last = last.link
     while axis.link is not None:
-        axis = axis.link
-    return axis
+        axis.link, axis = last, axis.link
+    return last
 
 
 def product(parts: Iterable[Axis | None]) -> Axis | None:

@@ -1,0 +1,65 @@
+"""The choice: an exact independent set, and what it is fed."""
+
+from __future__ import annotations
+
+import itertools
+
+import graphs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankwise.models.graph import load
+from rankwise.models.sharding.analysis import analyse
+from rankwise.models.sharding.search import candidates, choose, independent_set
+
+graphs_of_conflicts = st.integers(1, 9).flatmap(
+    lambda count: st.tuples(
+        st.lists(st.integers(-3, 9), min_size=count, max_size=count),
+        st.sets(st.sampled_from(list(itertools.combinations(range(count), 2)) or [(0, 0)])),
+    )
+)
+
+
+@given(graphs_of_conflicts)
+def test_the_set_is_worth_as_much_as_the_best_by_enumeration(
+    drawn: tuple[list[int], set[tuple[int, int]]],
+) -> None:
+    worth, pairs = drawn
+    edges = [{b for a, b in _both(pairs) if a == k} for k in range(len(worth))]
+    kept = independent_set(worth, edges)
+    assert not any(b in edges[a] for a, b in itertools.permutations(kept, 2))
+    subsets = itertools.chain.from_iterable(
+        itertools.combinations(range(len(worth)), n) for n in range(len(worth) + 1)
+    )
+    best = max(
+        sum(worth[k] for k in subset)
+        for subset in subsets
+        if not any(b in edges[a] for a, b in itertools.permutations(subset, 2))
+    )
+    assert sum(worth[k] for k in kept) == best
+
+
+def _both(pairs: set[tuple[int, int]]) -> list[tuple[int, int]]:
+    return [(a, b) for a, b in pairs if a != b] + [(b, a) for a, b in pairs if a != b]
+
+
+def test_what_an_inner_width_saves_and_sends() -> None:
+    analysis = analyse(load(graphs.MLP.model))
+    (inner,) = (c for c in candidates(analysis, 2) if "w2" in c.weights and "w1" in c.weights)
+    assert inner.saved == (16 * 30 + 30 + 30 * 9) * 4 / 2
+    assert inner.sent == 2 * (9 * 4) / 2
+
+
+def test_an_axis_with_fewer_parts_than_ranks_is_no_candidate() -> None:
+    analysis = analyse(load(graphs.GROUPED_QUERIES.model))
+    assert all(c.atom.size.first >= 4 for c in candidates(analysis, 4))
+
+
+@pytest.mark.parametrize("name", graphs.CASES)
+def test_the_choice_does_not_depend_on_the_order_of_sets(name: str) -> None:
+    names = set()
+    for _ in range(3):
+        choice = choose(analyse(load(graphs.CASES[name].model)), 3)
+        names.add(tuple(candidate.weights for candidate in choice.chosen))
+    assert len(names) == 1
