@@ -7,6 +7,7 @@ that all ranks communicate in the same order; what differs is in the constants.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -100,7 +101,7 @@ class _Writer:
         self.part = Part(rank)
         self._whole = {value.name: value.name for value in analysis.graph.inputs}
         self._local: dict[str, str] = {}
-        self._fresh: Counter[str] = Counter()
+        self._taken = set(analysis.tensors)
         self._base = ""
 
     def write(self, site: Site) -> None:
@@ -136,13 +137,13 @@ class _Writer:
 
     def _name_of(self, tensor: Tensor, is_partial: bool = False) -> str:
         if is_partial:
-            return f"{tensor.name}/partial"
-        return f"{tensor.name}/local" if self._is_sharded(tensor) else tensor.name
+            return self._free(f"{tensor.name}/partial")
+        return self._free(f"{tensor.name}/local") if self._is_sharded(tensor) else tensor.name
 
     def _complete(self, local: LocalSite, name: str, out: Tensor, op: str) -> str:
         """Combine the ranks' parts of an output."""
         final = self._name_of(out)
-        reduced = f"{out.name}/float32" if local.is_widened else final
+        reduced = self._free(f"{out.name}/float32") if local.is_widened else final
         self._communicate("AllReduce", name, reduced, op=op)
         if local.is_widened:
             self._add("Cast", [reduced], final, to=out.data_type)
@@ -178,8 +179,8 @@ class _Writer:
         if name not in self._local:
             if tensor.is_weight:
                 index = tuple(self.layout.indices(axis, self.rank) for axis in tensor.axes)
-                self._take_weight(f"{name}/local", name, index)
-                self._local[name] = f"{name}/local"
+                self._local[name] = self._free(f"{name}/local")
+                self._take_weight(self._local[name], name, index)
             else:
                 self._local[name] = relayout.to_local(
                     self, self._whole[name], tensor, self.layout, self.rank
@@ -197,15 +198,16 @@ class _Writer:
         node.output[0] = new
 
     def constant(self, array: npt.NDArray[Any]) -> str:
-        name = self._fresh_name("constant")
+        name = self._free(f"{self._base}/constant")
         self.part.constants[name] = Weight.from_array(name, array)
         return name
 
     def node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
-        return self._add(op_type, inputs, self._fresh_name(op_type.lower()), **attributes)
+        return self._add(op_type, inputs, self._free(f"{self._base}/{op_type}"), **attributes)
 
     def all_gather(self, name: str, dim: int) -> str:
-        return self._communicate("AllGather", name, self._fresh_name("gathered"), dim=dim)
+        gathered = self._free(f"{self._base}/gathered")
+        return self._communicate("AllGather", name, gathered, dim=dim)
 
     def _add(self, op_type: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         node = helper.make_node(op_type, inputs, [output], output, **attributes)
@@ -219,10 +221,12 @@ class _Writer:
         self.part.nodes.append(node)
         return output
 
-    def _fresh_name(self, what: str) -> str:
-        self._fresh[f"{self._base}/{what}"] += 1
-        count = self._fresh[f"{self._base}/{what}"]
-        return f"{self._base}/{what}" + (f".{count}" if count > 1 else "")
+    def _free(self, name: str) -> str:
+        """Return a name that nothing has yet: this one, or with a number behind it."""
+        numbered = (f"{name}.{count}" for count in itertools.count(2))
+        free = next(n for n in itertools.chain([name], numbered) if n not in self._taken)
+        self._taken.add(free)
+        return free
 
 
 class LocalSite:
