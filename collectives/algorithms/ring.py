@@ -1,0 +1,40 @@
+"""Ring algorithms: every rank talks to its two neighbours only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..schedule import Recv, Round, Send, Side
+
+
+def ring_reduce_scatter(rank: int, size: int) -> Iterator[Round]:
+    """Send each block once around the ring; block r ends, complete, at rank r.
+
+    p - 1 rounds, (p - 1)/p n bytes. Operands are combined in the order of the ring, which begins
+    at another rank for each block. Patarasuk and Yuan, JPDC 2009.
+    """
+    left, right = (rank - 1) % size, (rank + 1) % size
+    side: Side = "left" if left < rank else "right"
+    for k in range(size - 1):
+        out, into = (rank - k - 1) % size, (rank - k - 2) % size
+        yield Send(right, (out,)), Recv(left, (into,), side)
+
+
+def ring_allgather(rank: int, size: int) -> Iterator[Round]:
+    """Send each block once around the ring; every rank keeps what passes.
+
+    p - 1 rounds, (p - 1)/p n bytes.
+    """
+    left, right = (rank - 1) % size, (rank + 1) % size
+    for k in range(size - 1):
+        out, into = (rank - k) % size, (rank - k - 1) % size
+        yield Send(right, (out,)), Recv(left, (into,))
+
+
+def ring_allreduce(rank: int, size: int) -> Iterator[Round]:
+    """Reduce-scatter, then allgather, around one ring.
+
+    2 (p - 1) rounds, 2 (p - 1)/p n bytes: no algorithm sends less. Patarasuk and Yuan, JPDC 2009.
+    """
+    yield from ring_reduce_scatter(rank, size)
+    yield from ring_allgather(rank, size)

@@ -1,0 +1,175 @@
+"""A rank's place in a group: its life, and messages to and from single ranks."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .arrays import as_array, like
+from .errors import CollectiveError, MismatchError
+from .transport import Requests, Transport
+from .waiting import Patience
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+Array = NDArray[Any]
+
+
+class Endpoint:
+    """One rank of a group. It is freed by all its ranks, or left to the end of the program."""
+
+    def __init__(
+        self, comm: MPI.Comm | Transport | None = None, *, patience: Patience | None = None
+    ) -> None:
+        """Duplicate `comm` (the world, if None), which is collective; a Transport is taken over.
+
+        `patience` says after how long a silent rank is warned of and given up.
+        """
+        self._transport: Transport = opened(comm, patience or Patience())
+        self._refusal: str | None = None
+        self.rank: int = self._transport.rank
+        self.size: int = self._transport.size
+
+    @classmethod
+    def world(cls, *, patience: Patience | None = None) -> Self:
+        """All ranks that mpirun started."""
+        return cls(patience=patience)
+
+    def __repr__(self) -> str:
+        state = f", {self._refusal}" if self._refusal else ""
+        return f"{type(self).__name__}(rank={self.rank}, size={self.size}{state})"
+
+    def free(self) -> None:
+        """Give the resources back; collective. A second call does nothing."""
+        if self._refusal != "freed":
+            self._refusal = "freed"
+            self._transport.free()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        _: TracebackType | None,
+    ) -> None:
+        # After an error the others may never come to free with us, and the wait would hide it.
+        if error is None:
+            self.free()
+
+    def abort(self, code: int) -> None:
+        """End all ranks of the program with this exit code, at once."""
+        self._transport.abort(code)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that this rank has sent, those inside MPI's own collectives not counted."""
+        return self._transport.bytes_sent
+
+    @property
+    def node_ranks(self) -> tuple[int, ...]:
+        """The ranks of this rank's node, itself among them. The first use is collective."""
+        return self._alive().node_ranks
+
+    def send(self, x: ArrayLike, dest: int, tag: int = 0) -> None:
+        """Send an array to one rank; returns when x may be changed."""
+        data, tag = contiguous(x), self._tag(tag)
+        self._exchange(data, self._peer(dest, "dest"), None, None, tag)
+
+    def recv(self, out_or_like: Any, source: int, tag: int = 0) -> Array:
+        """Receive an array from one rank.
+
+        A writable array is filled and returned; anything else says shape and dtype of a new one.
+        MismatchError if the message is of another length.
+        """
+        result, tag = like(out_or_like), self._tag(tag)
+        self._exchange(None, None, result, self._peer(source, "source"), tag)
+        return result
+
+    def sendrecv(
+        self, x: ArrayLike, dest: int, out_or_like: Any, source: int, tag: int = 0
+    ) -> Array:
+        """Send to one rank while receiving from another, or the same; x may be received into."""
+        data, result, tag = contiguous(x), like(out_or_like), self._tag(tag)
+        if np.may_share_memory(data, result):
+            data = data.copy()
+        peers = self._peer(dest, "dest"), self._peer(source, "source")
+        self._exchange(data, peers[0], result, peers[1], tag)
+        return result
+
+    def _exchange(
+        self, data: Array | None, dest: int | None, out: Array | None, source: int | None, tag: int
+    ) -> None:
+        """Send, receive, or both."""
+        transport = self._alive()
+        requests: Requests = []
+        mismatch: MismatchError | None = None
+        try:
+            if data is not None and dest is not None:
+                requests = transport.isend(data.view(np.uint8), dest, tag)
+            if out is not None and source is not None:
+                try:
+                    receive(transport, out, source, tag)
+                except MismatchError as error:  # the message is gone, the group in order
+                    mismatch = error
+            if requests:
+                transport.wait(requests, () if dest is None else (dest,))
+        except BaseException as error:
+            transport.abandon(requests)
+            self._refuse(error)
+            raise
+        if mismatch is not None:
+            raise mismatch
+
+    def _alive(self) -> Transport:
+        if self._refusal is not None:
+            raise CollectiveError(f"expected a communicator in working order, got {self!r}")
+        return self._transport
+
+    def _refuse(self, error: BaseException) -> None:
+        self._refusal = f"broken by {type(error).__name__}"
+
+    def _peer(self, rank: int, name: str) -> int:
+        if not 0 <= rank < self.size:
+            raise ValueError(f"expected {name} from 0 to {self.size - 1}, got {rank!r}")
+        return rank
+
+    def _tag(self, tag: int) -> int:
+        """The transport's tag: collectives have 0."""
+        largest = self._transport.largest_tag - 1
+        if not 0 <= tag <= largest:
+            raise ValueError(f"expected tag from 0 to {largest}, got {tag!r}")
+        return tag + 1
+
+
+def opened(comm: MPI.Comm | Transport | None, patience: Patience) -> Transport:
+    """A transport as it is; anything else must be MPI's and is duplicated."""
+    # A test of the whole protocol would touch node_ranks, which is collective.
+    if hasattr(comm, "bytes_sent"):
+        return cast(Transport, comm)
+    from .mpi import duplicate  # here, since it starts MPI
+
+    return duplicate(comm, patience)
+
+
+def contiguous(x: ArrayLike) -> Array:
+    """The elements in C order, flat."""
+    return np.ascontiguousarray(as_array(x)).reshape(-1)
+
+
+def receive(transport: Transport, out: Array, source: int, tag: int) -> None:
+    """Fill an array of any memory order with one message."""
+    work = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+    length = transport.receive(work.reshape(-1).view(np.uint8), source, tag)
+    if length != work.nbytes:
+        raise MismatchError(
+            f"rank {transport.rank} expected {work.nbytes} bytes of rank {source} for "
+            f"{out.dtype} {out.shape}, got {length}"
+        )
+    if work is not out:
+        out[...] = work

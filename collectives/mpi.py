@@ -1,0 +1,141 @@
+"""The transport over MPI: non-blocking messages of bytes, through mpi4py.
+
+This is the one module that imports MPI at its top; a communicator imports it when it is made.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from mpi4py import MPI
+
+from .errors import CollectiveError, MismatchError
+from .transport import Bytes, Requests
+from .waiting import Patience, until
+
+LARGEST_MESSAGE = 1 << 30  # MPI counts are 32 bits wide below MPI 4; longer messages are split
+
+
+class MpiTransport:
+    """Bytes over a communicator of MPI that nobody else uses."""
+
+    def __init__(self, comm: MPI.Intracomm, patience: Patience) -> None:
+        """Take over `comm`: free() frees it."""
+        self.comm = comm
+        self.rank = comm.Get_rank()
+        self.size = comm.Get_size()
+        self.bytes_sent = 0
+        self.patience = patience
+        self.abandoned = False
+        largest = comm.Get_attr(MPI.TAG_UB)
+        self.largest_tag = 32767 if largest is None else int(largest)
+
+    @functools.cached_property
+    def node_ranks(self) -> tuple[int, ...]:
+        """The ranks of this node. The first call is collective."""
+        node = self.comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
+        try:
+            mine, all_ranks = node.Get_group(), self.comm.Get_group()
+            ranks = mine.Translate_ranks(None, all_ranks)
+            mine.Free()
+            all_ranks.Free()
+        finally:
+            node.Free()
+        return tuple(ranks)
+
+    def isend(self, data: Bytes, peer: int, tag: int) -> Requests:
+        self.bytes_sent += data.nbytes
+        if data.nbytes <= LARGEST_MESSAGE:
+            return [self.comm.Isend((data, MPI.BYTE), peer, tag)]
+        return [self.comm.Isend((part, MPI.BYTE), peer, tag) for part in parts(data)]
+
+    def irecv(self, data: Bytes, peer: int, tag: int) -> Requests:
+        if data.nbytes <= LARGEST_MESSAGE:
+            return [self.comm.Irecv((data, MPI.BYTE), peer, tag)]
+        return [self.comm.Irecv((part, MPI.BYTE), peer, tag) for part in parts(data)]
+
+    def wait(self, requests: Requests, peers: Sequence[int]) -> None:
+        try:
+            if not MPI.Request.Testall(requests):
+                until(
+                    lambda: MPI.Request.Testall(requests),
+                    self.patience,
+                    lambda: f"rank {self.rank} of {self.size} has waited for {named(peers)}",
+                )
+        except MPI.Exception as error:
+            raise explained(error, self.rank, peers) from error
+
+    def receive(self, data: Bytes, peer: int, tag: int) -> int:
+        length = 0
+        for part in parts(data):
+            status = MPI.Status()
+            request = self.comm.Irecv((part, MPI.BYTE), peer, tag)
+            try:
+                until(
+                    functools.partial(request.Test, status),
+                    self.patience,
+                    lambda: f"rank {self.rank} of {self.size} has waited for {named([peer])}",
+                )
+            except MPI.Exception as error:
+                raise explained(error, self.rank, [peer]) from error
+            except BaseException:
+                self.abandon([request])
+                raise
+            length += status.Get_count(MPI.BYTE)
+        return length
+
+    def group(self, ranks: tuple[int, ...]) -> MpiTransport:
+        everyone = self.comm.Get_group()
+        chosen = everyone.Incl(ranks)
+        try:
+            return MpiTransport(self.comm.Create_group(chosen), self.patience)
+        finally:
+            chosen.Free()
+            everyone.Free()
+
+    def abandon(self, requests: Requests) -> None:
+        self.abandoned = True
+        ABANDONED.extend(requests)
+
+    def free(self) -> None:
+        # With requests under way MPI could wait in here for ever, or free what they use.
+        if not self.abandoned:
+            self.comm.Free()
+
+    def abort(self, code: int) -> None:
+        MPI.COMM_WORLD.Abort(code)
+
+
+# Requests hold their buffers. These never completed, so MPI may still write into them.
+ABANDONED: Requests = []
+
+
+def duplicate(comm: object, patience: Patience) -> MpiTransport:
+    """A transport over a duplicate of `comm`, or of the world. Collective."""
+    if comm is None:
+        comm = MPI.COMM_WORLD
+    if not isinstance(comm, MPI.Intracomm):
+        raise ValueError(f"expected an intracommunicator, got {comm!r}")
+    if comm == MPI.COMM_NULL:
+        raise ValueError("expected a communicator that this rank is part of, got MPI.COMM_NULL")
+    return MpiTransport(comm.Dup(), patience)
+
+
+def parts(data: Bytes) -> list[Bytes]:
+    """Cut a message into pieces whose length MPI can count; at least one, also of nothing."""
+    starts = range(0, max(data.nbytes, 1), LARGEST_MESSAGE)
+    return [data[start : start + LARGEST_MESSAGE] for start in starts]
+
+
+def named(peers: Sequence[int]) -> str:
+    """Ranks in words."""
+    unique = sorted(set(peers))
+    return f"rank{'s' if len(unique) > 1 else ''} {', '.join(map(str, unique))}"
+
+
+def explained(error: MPI.Exception, rank: int, peers: Sequence[int]) -> CollectiveError:
+    """Our error for one of MPI's."""
+    if error.Get_error_class() in (MPI.ERR_TRUNCATE, MPI.ERR_IN_STATUS):
+        return MismatchError(f"rank {rank} got a longer message from {named(peers)} than expected")
+    return CollectiveError(f"rank {rank}, with {named(peers)}: {error.Get_error_string()}")

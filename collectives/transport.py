@@ -1,0 +1,53 @@
+"""What the executor needs to know of a medium: bytes to and from a numbered peer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]  # one-dimensional and contiguous
+Requests = list[Any]  # a medium's own handles, opaque to everyone else
+
+
+class Transport(Protocol):
+    """One rank's end of a group of ranks.
+
+    Messages between two ranks with one tag arrive in the order in which they were sent. A buffer
+    belongs to the transport from isend or irecv until wait returns.
+    """
+
+    rank: int
+    size: int
+    bytes_sent: int  # by this rank, since the transport was made
+    largest_tag: int
+
+    @property
+    def node_ranks(self) -> tuple[int, ...]:
+        """The ranks that share this rank's memory, in order."""
+
+    def isend(self, data: Bytes, peer: int, tag: int) -> Requests:
+        """Begin to send."""
+
+    def irecv(self, data: Bytes, peer: int, tag: int) -> Requests:
+        """Begin to receive a message of exactly this length."""
+
+    def wait(self, requests: Requests, peers: Sequence[int]) -> None:
+        """Complete requests. `peers` are those that a warning or CollectiveTimeout names."""
+
+    def receive(self, data: Bytes, peer: int, tag: int) -> int:
+        """Receive one message and return its length; MismatchError if it is longer than data."""
+
+    def group(self, ranks: tuple[int, ...]) -> Transport:
+        """A transport among `ranks`, in this order; called by these ranks only."""
+
+    def abandon(self, requests: Requests) -> None:
+        """Keep the buffers of what is under way for ever: they can no longer be taken back."""
+
+    def free(self) -> None:
+        """Give the medium's resources back; every rank calls it."""
+
+    def abort(self, code: int) -> None:
+        """End all ranks of the program with this exit code."""
