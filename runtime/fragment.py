@@ -1,0 +1,185 @@
+"""Fragments on onnxruntime: one session for each run of compute nodes of a plan.
+
+A fragment's model holds its nodes and the initializers that they read; those in external files
+stay there, so that onnxruntime maps them and the ranks of a node share the pages. Inputs get the
+types that earlier sessions and collectives gave, so that nothing has to be inferred.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper
+
+from ..models.errors import ModelError
+from ..models.graph import MAX_IR, references
+from ..models.opset import DOMAIN, OPS, result, tensor_type
+from ..models.plan import Communicate, Compute, Plan
+from .arrays import EXTENDED, Array, as_array, as_ortvalue
+
+Types = dict[str, TypeProto]
+
+FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """One session, and the names of what goes in and comes out."""
+
+    session: onnxruntime.InferenceSession
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    is_extended: bool
+    """something that goes in or out is of an element type that numpy does not name"""
+
+    @classmethod
+    def of(cls, session: onnxruntime.InferenceSession, step: Compute) -> Fragment:
+        """Wrap a session that computes `step`."""
+        ends = [*session.get_inputs(), *session.get_outputs()]
+        extended = any(value.type in {f"tensor({name})" for name in EXTENDED} for value in ends)
+        return cls(session, step.inputs, step.outputs, extended)
+
+    def run(self, values: Mapping[str, Any], options: onnxruntime.RunOptions | None) -> list[Any]:
+        """Compute the outputs; arrays go in and come out without a copy."""
+        feeds = {name: values[name] for name in self.inputs}
+        if not self.is_extended:
+            outputs: list[Any] = self.session.run(self.outputs, feeds, options)
+            return outputs
+        wrapped = {name: as_ortvalue(array) for name, array in feeds.items()}
+        made = self.session.run_with_ort_values(self.outputs, wrapped, options)
+        return [as_array(value) for value in made]
+
+
+def build(
+    plan: Plan,
+    constants: Mapping[str, Array],
+    folder: Path | None,
+    options: onnxruntime.SessionOptions,
+    providers: Sequence[Any],
+) -> tuple[list[Fragment | None], Types]:
+    """Make the session of each instruction, None for communication; return them and all types.
+
+    Raises ModelError where onnxruntime refuses a fragment.
+    """
+    if folder is not None:
+        options.add_session_config_entry(FOLDER, str(folder))
+    types = {value.name: value.type for value in plan.model.graph.input}
+    for name, array in constants.items():
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        types[name] = helper.make_tensor_type_proto(kind, array.shape)
+    fragments: list[Fragment | None] = []
+    for step in plan.instructions:
+        if isinstance(step, Communicate):
+            types |= _result_types(step, types)
+            fragments.append(None)
+        else:
+            fragments.append(_fragment(plan, step, types, options, providers))
+    return fragments, types
+
+
+def _result_types(step: Communicate, types: Types) -> Types:
+    op = OPS[step.op]
+    made = [helper.make_tensor_type_proto(TensorProto.BOOL, [])] * 2
+    if op.gives == "scalar":
+        made = [helper.make_tensor_type_proto(TensorProto.INT64, [])]
+    elif op.gives == "Y":
+        operand = types.get(step.inputs[0]) if op.operand != "none" else None
+        try:
+            kind, shape = result(step.op, step.attributes, *tensor_type(operand))
+        except ValueError as error:
+            raise ModelError(f"{step.node_name}: {error}") from None
+        made[0] = helper.make_tensor_type_proto(kind, shape)
+    return dict(zip(step.outputs, made, strict=False))
+
+
+def _fragment(
+    plan: Plan,
+    step: Compute,
+    types: Types,
+    options: onnxruntime.SessionOptions,
+    providers: Sequence[Any],
+) -> Fragment:
+    """Make one session, and add the types of its outputs to `types`."""
+    model = _model(plan, step, types)
+    session = open_session(model.SerializeToString(), options, providers)
+    for value in session.get_outputs():
+        types[value.name] = parse_type(value.type, value.shape)
+    return Fragment.of(session, step)
+
+
+def _model(plan: Plan, step: Compute, types: Types) -> ModelProto:
+    source = plan.model
+    nodes = [source.graph.node[k] for k in step.nodes]
+    read = {name for node in nodes for name in references(node)}
+    graph = helper.make_graph(
+        nodes,
+        source.graph.name or "fragment",
+        [ValueInfoProto(name=name, type=types[name]) for name in step.inputs],
+        [ValueInfoProto(name=name) for name in step.outputs],
+        [tensor for tensor in source.graph.initializer if tensor.name in read],
+        sparse_initializer=[
+            tensor for tensor in source.graph.sparse_initializer if tensor.values.name in read
+        ],
+    )
+    opsets = {entry.domain: entry.version for entry in source.opset_import}
+    opsets.pop(DOMAIN, None)
+    return helper.make_model(
+        graph,
+        ir_version=min(source.ir_version, MAX_IR),
+        # onnxruntime's own operators are often used without an import of their domain.
+        opset_imports=[
+            helper.make_opsetid(domain, version)
+            for domain, version in (dict.fromkeys((n.domain for n in nodes), 1) | opsets).items()
+        ],
+        functions=list(source.functions),
+    )
+
+
+def open_session(
+    model: bytes | str, options: onnxruntime.SessionOptions, providers: Sequence[Any]
+) -> onnxruntime.InferenceSession:
+    """Make a session. Raises ModelError with the first line of what onnxruntime says."""
+    try:
+        # Its fallback would print to stdout, and try the same once more.
+        return onnxruntime.InferenceSession(
+            model, options, providers=list(providers), enable_fallback=0
+        )
+    except Exception as error:  # onnxruntime's errors have no base of their own
+        raise ModelError(f"onnxruntime cannot load the model: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a message, or the error's name where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def parse_type(text: str, shape: Sequence[int | str | None] = ()) -> TypeProto:
+    """Read onnxruntime's name of a type, such as tensor(float) or seq(tensor(int64)).
+
+    onnxruntime gives a scalar and a tensor of unknown rank the same empty shape: taken as unknown.
+    """
+    found = re.fullmatch(r"(\w+)\((.*)\)", text)
+    if found is None:
+        raise ModelError(f"expected a type such as tensor(float), got {text!r}")
+    outer, inner = found.groups()
+    if outer == "seq":
+        return helper.make_sequence_type_proto(parse_type(inner))
+    if outer == "optional":
+        return helper.make_optional_type_proto(parse_type(inner))
+    if outer == "map":
+        key, _, value = inner.partition(",")
+        return helper.make_map_type_proto(_element(key), parse_type(value.strip()))
+    make = helper.make_sparse_tensor_type_proto
+    if outer == "tensor":
+        make = helper.make_tensor_type_proto
+    return make(_element(inner), list(shape) or None)
+
+
+def _element(name: str) -> int:
+    return int(TensorProto.DataType.Value(name.upper()))

@@ -1,0 +1,86 @@
+"""Send and Recv of a graph: buffered sends, and shapes that travel with the data.
+
+Each message is two: a head with element type and shape, then the elements. So a receiver needs no
+shape, and one that expects another tensor says which came, instead of waiting or misreading.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from onnx import helper
+
+from ..collectives import Communicator, MismatchError
+from .arrays import Array
+
+HEAD = 2 + 64  # element type, number of dims, and as many dims as numpy can have
+
+
+class Letter(NamedTuple):
+    """A message under way. The medium reads the arrays until it is complete."""
+
+    comm: Communicator
+    requests: list[Any]
+    peer: int
+    arrays: tuple[Array, ...]
+
+
+class Outbox:
+    """The sends of one run of a plan: they do not block, and are complete at its end."""
+
+    def __init__(self) -> None:
+        self._letters: list[Letter] = []
+
+    def send(self, comm: Communicator, array: Array, dest: int, tag: int) -> None:
+        """Begin to send; the array must not change until `complete`."""
+        _check_peer(comm, "dest", dest)
+        body = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        head = np.zeros(HEAD, np.int64)
+        head[: 2 + array.ndim] = (
+            helper.np_dtype_to_tensor_dtype(array.dtype), array.ndim, *array.shape,
+        )  # fmt: skip
+        # A communicator's own send waits for its receiver, which the graph's must not; tag + 1 is
+        # where its recv looks.
+        transport = comm._transport
+        requests = transport.isend(head.view(np.uint8), dest, tag + 1)
+        self._letters.append(Letter(comm, requests, dest, (head,)))
+        requests = transport.isend(body, dest, tag + 1)
+        self._letters.append(Letter(comm, requests, dest, (array, body)))
+
+    def complete(self) -> None:
+        """Wait until all have left."""
+        while self._letters:
+            letter = self._letters[0]
+            letter.comm._transport.wait(letter.requests, (letter.peer,))
+            del self._letters[0]
+
+    def abandon(self) -> None:
+        """Keep what is under way for ever: after a failure nobody completes it."""
+        ABANDONED.extend(self._letters)
+
+
+ABANDONED: list[Letter] = []
+
+
+def receive(
+    comm: Communicator, source: int, tag: int, dtype: np.dtype[Any], shape: list[int] | None
+) -> Array:
+    """Receive one tensor. Raises MismatchError for one of another type or shape."""
+    _check_peer(comm, "source", source)
+    head = comm.recv(np.empty(HEAD, np.int64), source, tag)
+    came = np.empty(
+        tuple(head[2 : 2 + head[1]].tolist()), helper.tensor_dtype_to_np_dtype(int(head[0]))
+    )
+    comm.recv(came, source, tag)
+    if came.dtype != dtype or (shape is not None and list(came.shape) != list(shape)):
+        wanted = "any shape" if shape is None else tuple(shape)
+        raise MismatchError(
+            f"expected {dtype} {wanted} of rank {source}, got {came.dtype} {came.shape}"
+        )
+    return came
+
+
+def _check_peer(comm: Communicator, name: str, rank: int) -> None:
+    if not 0 <= rank < comm.size:
+        raise ValueError(f"expected {name} to be a rank below {comm.size}, got {rank}")

@@ -1,0 +1,156 @@
+"""An inference session over ranks, shaped as onnxruntime's own class."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import onnxruntime
+from onnx import TypeProto, numpy_helper
+
+from ..collectives import Communicator
+from ..models.mesh import Mesh
+from ..models.plan import Compute, build_plan
+from .agreement import together
+from .execute import Program
+from .fragment import Fragment, build, open_session
+from .groups import Groups
+from .loading import Loaded, load_rank
+from .signature import Value, check_feeds, signature
+from .threads import fair_share, with_mapped_weights, with_threads
+from .trace import Trace
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+DEFAULT_PROVIDERS = ("CPUExecutionProvider",)
+
+
+class InferenceSession:
+    """A model on all ranks of a communicator.
+
+    Every rank makes it and runs it. A model without communication is sharded: feeds and results
+    are then those of the whole model, whole, on every rank. A model with communication takes each
+    rank's own inputs, and may be another one on each rank.
+    """
+
+    def __init__(
+        self,
+        path_or_bytes: str | Path | bytes,
+        sess_options: onnxruntime.SessionOptions | None = None,
+        providers: Sequence[Any] | None = None,
+        provider_options: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        comm: Communicator | MPI.Comm | None = None,
+        mesh: str | Mapping[str, int] | Mesh | None = None,
+    ) -> None:
+        """Load this rank's part; collective.
+
+        The communicator (all ranks, if None) is duplicated. Threads are this rank's share of its
+        node's cores, unless `sess_options` has intra_op_num_threads; options that are given get
+        the entries that they lack: where the weights lie, and that they stay mapped.
+
+        Raises ModelError, MeshError, NothingToShard: on every rank, if on one.
+        """
+        start = time.perf_counter()
+        if isinstance(comm, Communicator):
+            comm = comm.group(range(comm.size))
+        self._comm = comm if isinstance(comm, Communicator) else Communicator(comm)
+        share = fair_share(self._comm)
+        options = sess_options or onnxruntime.SessionOptions()
+        if options.intra_op_num_threads == 0:
+            options = with_threads(options, share)
+        self.threads: int = options.intra_op_num_threads
+        given = list(providers or DEFAULT_PROVIDERS)
+        if provider_options is not None:
+            given = list(zip(given, provider_options, strict=True))
+        with tempfile.TemporaryDirectory(prefix="rankwise-") as scratch:
+            loaded = together(
+                self._comm,
+                lambda: load_rank(
+                    path_or_bytes, mesh, self._comm.rank, self._comm.size, Path(scratch)
+                ),
+            )
+            self._groups = Groups(self._comm, loaded.mesh)
+            self._program: Program | None = together(
+                self._comm, lambda: self._prepare(loaded, options, given)
+            )
+            self.weight_bytes: int = loaded.weight_bytes
+            """bytes of the initializers that this rank holds"""
+            # onnxruntime has mapped the weights by now: the scratch files may go.
+        self.mesh: Mesh = loaded.mesh or Mesh(tp=self._comm.size)
+        self.trace = Trace()
+        """where the time of the latest run went"""
+        self.load_seconds: float = time.perf_counter() - start
+
+    def _prepare(
+        self, loaded: Loaded, options: onnxruntime.SessionOptions, providers: Sequence[Any]
+    ) -> Program:
+        plan = build_plan(loaded.model)
+        graph = plan.model.graph
+        folder = str(loaded.folder or "")
+        constants = {
+            tensor.name: numpy_helper.to_array(tensor, folder)
+            for tensor in graph.initializer
+            if tensor.name in plan.constants
+        }
+        for step in plan.communications:
+            self._groups.of(step)
+        match plan.instructions:
+            case (Compute() as all_nodes,) if loaded.is_plain:
+                session = open_session(loaded.source, options, providers)
+                fragments: list[Fragment | None] = [Fragment.of(session, all_nodes)]
+                types = dict[str, TypeProto]()
+            case _:
+                options = with_mapped_weights(options)
+                fragments, types = build(plan, constants, loaded.folder, options, providers)
+        self._inputs = signature([v for v in graph.input if v.name in plan.inputs], types)
+        self._outputs = signature(graph.output, types)
+        return Program(plan.without_weights(), fragments, constants, self._groups)
+
+    def get_inputs(self) -> list[Value]:
+        """Describe what a run is fed."""
+        return self._inputs
+
+    def get_outputs(self) -> list[Value]:
+        """Describe what a run gives."""
+        return self._outputs
+
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: onnxruntime.RunOptions | None = None,
+    ) -> list[Any]:
+        """Run the model; collective. Return the outputs of these names, all if None.
+
+        Raises ValueError for feeds or names that do not fit, before anything is computed, and
+        NodeError for what fails on the way; other ranks then wait until they are stopped.
+        """
+        if self._program is None:
+            raise ValueError("expected an open session, but this one is closed")
+        known = [value.name for value in self._outputs]
+        names = known if output_names is None else list(output_names)
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(f"expected outputs among {known}, got {unknown}")
+        feeds = check_feeds(input_feed, self._inputs)
+        outputs, self.trace = self._program.run(feeds, run_options)
+        return [outputs[name] for name in names]
+
+    def close(self) -> None:
+        """Let the sessions go, and free the communicators; collective."""
+        if self._program is not None:
+            self._program = None
+            self._groups.free()
+
+    def __enter__(self) -> InferenceSession:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
+        # After an error the others may never come to close with us.
+        if error is None:
+            self.close()

@@ -1,0 +1,108 @@
+"""The verbs that need no ranks: inspect, shard, schedule."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..models.manifest import Manifest
+from ..models.mesh import Mesh
+from ..models.sharding.write import Progress
+from .table import aligned
+
+
+def inspect(model: str) -> int:
+    """Print what a model is made of, or what a sharded directory holds."""
+    if Path(model).is_dir():
+        print(contents(model, Manifest.read(model)))
+    else:
+        from ..models.sharding import describe
+
+        print(describe(model))
+    return 0
+
+
+def contents(directory: str, manifest: Manifest) -> str:
+    """Describe a sharded directory."""
+    rows: list[tuple[object, ...]] = [("rank", "model", "stage", "weight bytes")]
+    for rank, entry in enumerate(manifest.ranks):
+        rows.append((rank, entry.model, entry.stage, entry.weight_bytes))
+    collectives = ", ".join(f"{count} {op}" for op, count in manifest.collectives.items())
+    return "\n".join(
+        [
+            f"directory       {directory}",
+            f"source          {manifest.source.get('path')}",
+            f"mesh            {Mesh.parse(manifest.mesh)}",
+            f"representation  {manifest.representation}",
+            f"collectives     {collectives or 'none'}",
+            *(f"{name:14}  {value:,}" for name, value in manifest.predicted.items()),
+            "",
+            aligned(rows),
+        ]
+    )
+
+
+def shard(model: str, output: str | None, mesh: str, representation: str, dry_run: bool) -> int:
+    """Shard a model into a directory, or say what that would do."""
+    from ..models import sharding
+
+    parsed = Mesh.parse(mesh)
+    if dry_run:
+        from ..models.graph import load
+
+        print(sharding.preview(sharding.plan(load(model), parsed)))
+        return 0
+    if output is None:
+        raise ValueError("expected -o DIR, where the sharded model goes, or --dry-run")
+    with _progress("sharding") as progress:
+        manifest = sharding.shard(
+            model, output, parsed, representation=representation, progress=progress
+        )
+    print(contents(output, manifest))
+    return 0
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Progress | None]:
+    """Show bytes as they are written, where someone looks."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def schedule(collective: str, algorithm: str, ranks: int, root: int | None) -> int:
+    """Print what each rank sends and receives, round by round, and how much that is."""
+    from ..collectives.cost import traffic
+    from ..collectives.grid import grid
+    from ..collectives.schedule import schedule as rounds_of
+    from ..collectives.specs import SPECS
+    from ..collectives.table import TABLE, lookup
+
+    if collective in TABLE and algorithm not in TABLE[collective]:
+        # lookup would name "auto" and "mpi" too, which have no schedule to print.
+        known = ", ".join(TABLE[collective])
+        raise ValueError(f"expected an algorithm of {collective} ({known}), got {algorithm!r}")
+    entry = lookup(collective, algorithm)
+    if ranks < 1:
+        raise ValueError(f"expected -n of at least 1 rank, got {ranks}")
+    if not SPECS[collective].rooted:
+        if root is not None:
+            raise ValueError(f"{collective} has no root; leave --root out")
+    elif not 0 <= (root := root or 0) < ranks:
+        raise ValueError(f"expected --root from 0 to {ranks - 1}, got {root}")
+    print(grid(rounds_of(entry.algorithm, ranks, root)))
+    total = traffic(entry.algorithm, ranks, root)
+    sent = ", ".join(map(str, total.sent))
+    text = str(total.sent[0]) if len(set(total.sent)) == 1 else f"[{sent}]"
+    print(f"{total.rounds} rounds; blocks sent per rank: {text}; 1 block = 1/{ranks} of the data")
+    return 0

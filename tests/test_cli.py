@@ -1,0 +1,166 @@
+"""The command line in one process: its verbs, its messages and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from graphs import MLP, build
+
+from rankwise.models.manifest import Manifest
+from rankwise.runtime import arrays, cli
+from rankwise.runtime.signature import Value, random_feeds
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """model.onnx and in.npz in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(MLP.model, "model.onnx")
+    arrays.save("in.npz", MLP.feeds)
+    return tmp_path / "model.onnx"
+
+
+def rankwise(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a verb in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "rankwise", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_shows_the_verbs_and_each_verb_has_an_example(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for verb in ("inspect", "shard", "run", "schedule", "doctor"):
+        assert f"\n    {verb} " in shown
+        assert cli.main([verb, "--help"]) == 0
+        assert "example: " in capsys.readouterr().out
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == "rankwise 0.1.0\n"
+
+
+def test_schedule_prints_the_grid_and_what_it_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["schedule", "allreduce", "ring", "-n", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["round", *(f"{word}" for k in range(4) for word in ("rank", k))]
+    assert lines[-1].startswith("6 rounds; blocks sent per rank: 6;")
+    assert cli.main(["schedule", "broadcast", "tree", "-n", "3", "--root", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("2 rounds; ")
+
+
+def test_shard_writes_what_inspect_reads(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["shard", "model.onnx", "-o", "two", "--mesh", "tp=2"]) == 0
+    written = capsys.readouterr().out
+    assert cli.main(["inspect", "two"]) == 0
+    assert capsys.readouterr().out == written
+    for entry in Manifest.read("two").ranks:
+        assert f"{entry.model}" in written
+        assert f"{entry.weight_bytes}" in written
+    assert cli.main(["inspect", "model.onnx"]) == 0
+    assert "parameters" in capsys.readouterr().out
+
+
+def test_a_dry_run_writes_nothing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(Path().iterdir())
+    assert cli.main(["shard", "model.onnx", "-o", "two", "--mesh", "tp=2", "--dry-run"]) == 0
+    assert "weight bytes" in capsys.readouterr().out
+    assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.mpi
+def test_run_on_one_rank_writes_outputs_and_a_report(model: Path) -> None:
+    arguments = "run model.onnx --inputs in.npz --outputs out.npz --compare --report r.json"
+    done = rankwise(*arguments.split())
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = onnxruntime.InferenceSession(model).run(None, MLP.feeds)[0]
+    np.testing.assert_allclose(arrays.load("out.npz")["y"], expected, rtol=1e-5, atol=1e-5)
+    report = json.loads(Path("r.json").read_text())
+    assert (report["world_size"], report["compare"]["equal"]) == (1, True)
+    assert report["ranks"][0]["weight_bytes"] == 4 * (16 * 30 + 30 + 30 * 9 + 9)
+    assert report["ranks"][0]["bytes_sent"] == 0
+    assert "compare  equal" in done.stdout
+
+
+BAD = {
+    "unknown verb": ("frobnicate", "invalid choice: 'frobnicate'"),
+    "no verb": ("", "required: VERB"),
+    "unknown algorithm": (
+        "schedule allreduce rings -n 4",
+        "(ring, tree, recursive_doubling), got 'rings'",
+    ),
+    "unknown collective": ("schedule allsum ring -n 4", "allreduce, reduce_scatter"),
+    "root of what has none": ("schedule allreduce ring -n 4 --root 1", "has no root"),
+    "root beyond": ("schedule broadcast tree -n 4 --root 4", "from 0 to 3, got 4"),
+    "no ranks": ("schedule allreduce ring -n 0", "at least 1 rank, got 0"),
+    "missing model": ("inspect nothing.onnx", "nothing.onnx does not exist"),
+    "truncated model": ("inspect short.onnx", "short.onnx is no ONNX model"),
+    "directory without a manifest": ("inspect .", "has no manifest.json"),
+    "no output": ("shard model.onnx --mesh tp=2", "expected -o DIR"),
+    "bad mesh": ("shard model.onnx -o d --mesh tp:2", "expected a mesh such as tp=4"),
+    "place that holds other files": ("shard model.onnx -o . --mesh tp=2", "no sharded model"),
+    "place that is a file": ("shard model.onnx -o in.npz --mesh tp=2", "in.npz is a file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_code_2(
+    model: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    arguments, message = BAD[name]
+    Path("short.onnx").write_bytes(model.read_bytes()[:300])
+    assert cli.main(arguments.split()) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("rankwise: ")
+    assert said.err.count("\n") == 1
+    assert message in said.err
+
+
+def test_a_graph_in_which_nothing_can_be_sharded_is_code_1(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(build("(float[b,8] x) => (float[b,8] y) { y = Softmax(x) }"), "soft.onnx")
+    assert cli.main(["shard", "soft.onnx", "-o", "d", "--mesh", "tp=2"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("rankwise: nothing in this graph can be sharded")
+    assert said.count("\n") == 1
+    assert not Path("d").exists()
+
+
+def test_a_bug_shows_its_traceback_and_is_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "inspect", lambda model: {}[model])
+    assert cli.main(["inspect", "x"]) == 1
+    assert "KeyError: 'x'" in capsys.readouterr().err
+
+
+def test_random_inputs_follow_symbols_and_types() -> None:
+    feeds = random_feeds(
+        [
+            Value("a", "tensor(float)", ["n", 3, "m"]),
+            Value("b", "tensor(int64)", ["n", None]),
+            Value("c", "tensor(bool)", []),
+        ],
+        seed=1,
+    )
+    assert {name: x.shape for name, x in feeds.items()} == {"a": (2, 3, 8), "b": (2, 8), "c": ()}
+    assert set(feeds["b"].ravel().tolist()) <= {0, 1}
+    assert [x.dtype for x in feeds.values()] == [np.float32, np.int64, np.bool_]
+    with pytest.raises(ValueError, match="give it with --inputs"):
+        random_feeds([Value("s", "tensor(string)", [2])], seed=0)
