@@ -40,9 +40,7 @@ class Header(NamedTuple):
 def encoded(header: Header) -> bytes:
     """The text of a header."""
     dtype, shape = header
-    if (
-        dtype.kind == "V" and dtype.type is not np.void
-    ):  # ml_dtypes: numpy writes them as raw bytes
+    if dtype.type.__module__ == "ml_dtypes":  # numpy writes them as raw bytes, or not at all
         descr: object = dtype.name
     else:
         descr = np.lib.format.dtype_to_descr(dtype)

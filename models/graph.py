@@ -6,28 +6,26 @@ without shapes. What is newer than onnxruntime reads is brought down to what it 
 
 from __future__ import annotations
 
-import graphlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import onnx
 from google.protobuf.message import DecodeError
 from onnx import (
-    AttributeProto,
     ModelProto,
     NodeProto,
     TensorProto,
     ValueInfoProto,
     helper,
     inliner,
-    numpy_helper,
     version_converter,
 )
 
 from .errors import ModelError
+from .nodes import references
+from .ordering import stable_order
 from .weights import Weight, initializers
 
 MAX_IR, MAX_OPSET = 13, 26
@@ -95,7 +93,7 @@ def load(source: str | Path | bytes | ModelProto) -> Graph:
     graph = model.graph
     weights = initializers(graph, folder)
     nodes = list(_without_constants(graph.node, weights))
-    nodes = _clone_small_weights(_sorted(nodes), weights)
+    nodes = _clone_small_weights([nodes[k] for k in stable_order(nodes)], weights)
     used = {name for node in nodes for name in references(node)}
     used |= {value.name for value in graph.output}
     return Graph(
@@ -118,51 +116,6 @@ def _normalise(model: ModelProto) -> ModelProto:
     if opset > MAX_OPSET:
         model = version_converter.convert_version(model, MAX_OPSET)
     return model
-
-
-def attribute(node: NodeProto, name: str, default: object = None) -> object:
-    """Return the value of an attribute; bytes come as str."""
-    for entry in node.attribute:
-        if entry.name == name:
-            value = helper.get_attribute_value(entry)
-            return value.decode() if isinstance(value, bytes) else value
-    return default
-
-
-def subgraphs(node: NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the bodies that a control flow node holds."""
-    for entry in node.attribute:
-        if entry.type == AttributeProto.GRAPH:
-            yield entry.g
-        elif entry.type == AttributeProto.GRAPHS:
-            yield from entry.graphs
-
-
-def references(node: NodeProto) -> Iterator[str]:
-    """Yield the names that a node reads, those that its bodies capture among them."""
-    yield from filter(None, node.input)
-    for body in subgraphs(node):
-        own = {value.name for value in (*body.input, *body.initializer)}
-        own |= {name for inner in body.node for name in inner.output}
-        for inner in body.node:
-            yield from (name for name in references(inner) if name not in own)
-        yield from (value.name for value in body.output if value.name not in own)
-
-
-def _sorted(nodes: list[NodeProto]) -> list[NodeProto]:
-    """Sort so that each node follows what it reads, otherwise in the order of the file."""
-    producer = {name: k for k, node in enumerate(nodes) for name in node.output if name}
-    needs = {
-        k: {producer[name] for name in references(node) if name in producer}
-        for k, node in enumerate(nodes)
-    }
-    if all(need < k for k, all_needed in needs.items() for need in all_needed):
-        return nodes
-    try:
-        return [nodes[k] for k in graphlib.TopologicalSorter(needs).static_order()]
-    except graphlib.CycleError as error:
-        names = [nodes[k].name or nodes[k].op_type for k in error.args[1]]
-        raise ModelError(f"the graph has a cycle: {' -> '.join(names)}") from None
 
 
 def _without_constants(
@@ -216,8 +169,3 @@ def _with_own_copies(node: NodeProto, small: set[str], weights: dict[str, Weight
             weights[own] = replace(weights[name], name=own)
             changed.input[position] = own
     return changed
-
-
-def tensor(name: str, weight: Weight) -> TensorProto:
-    """Return a weight whole, as a tensor of that name."""
-    return numpy_helper.from_array(weight.read(), name)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from onnx import NodeProto
 
 from .errors import ModelError
-from .graph import references
+from .nodes import label, references
 
 
 def stable_order(nodes: Sequence[NodeProto]) -> list[int]:
@@ -36,9 +36,3 @@ def stable_order(nodes: Sequence[NodeProto]) -> list[int]:
         stuck = [label(nodes[k]) for k, count in enumerate(waiting) if count > 0]
         raise ModelError(f"the graph has a cycle among {', '.join(stuck[:5])}")
     return order
-
-
-def label(node: NodeProto) -> str:
-    """Name a node for a message: its name, or its operator and first output."""
-    made = next((name for name in node.output if name), "")
-    return f"{node.op_type} {node.name or made!r}"

@@ -17,9 +17,10 @@ from typing import Any
 from onnx import FunctionProto, ModelProto, NodeProto, inliner, version_converter
 
 from .errors import ModelError
-from .graph import MAX_OPSET, references, subgraphs
+from .graph import MAX_OPSET
+from .nodes import label, references, subgraphs
 from .opset import OPS, attributes, is_ours
-from .ordering import label, stable_order
+from .ordering import stable_order
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TypeProto, ValueInfoProto, defs, helper, numpy_helper
+from onnx.checker import ValidationError
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
-from .graph import Graph, subgraphs
+from .graph import Graph
+from .nodes import subgraphs
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +118,7 @@ def _infer_node(
             if name in found.values
         }
         outputs = infer_node_outputs(schema, node, types, data, None, opsets, graph.ir_version)
-    except (defs.SchemaError, InferenceError, KeyError, ValueError) as error:
+    except (defs.SchemaError, InferenceError, ValidationError, KeyError, ValueError) as error:
         log.debug("no shapes for %s %r: %s", node.op_type, node.name, error)
         return
     for name, kind in outputs.items():

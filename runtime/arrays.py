@@ -102,7 +102,9 @@ def load(path: str | Path) -> dict[str, Array]:
                 raise ValueError("it holds one array without a name, as an npy does")
             arrays = {name: file[name] for name in file.files}
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if "pickle" in reason:  # what numpy takes any other file for
+            reason = "it is another kind of file, or holds Python objects"
         raise ArrayFileError(f"{path} is no npz of plain arrays, or truncated: {reason}") from None
     names = json.loads(str(arrays.pop(DTYPES))) if DTYPES in arrays else {}
     return {name: _restore(array, names.get(name)) for name, array in arrays.items()}

@@ -17,7 +17,8 @@ import onnxruntime
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper
 
 from ..models.errors import ModelError
-from ..models.graph import MAX_IR, references
+from ..models.graph import MAX_IR
+from ..models.nodes import references
 from ..models.opset import DOMAIN, OPS, result, tensor_type
 from ..models.plan import Communicate, Compute, Plan
 from .arrays import EXTENDED, Array, as_array, as_ortvalue

@@ -20,7 +20,8 @@ from rankwise.collectives.table import TABLE
 Array = np.ndarray[Any, np.dtype[Any]]
 
 NUMBERS = [
-    *"?bhilqBHILQefdgFDG", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ">i4", ">f8",
+    *"?bhilqBHILQefdgFDG", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2,
+    ">i4", ">f8",
 ]  # fmt: skip
 OTHERS = ["S3", "U2", "M8[s]", "m8[ns]", "V5", [("a", "i4"), ("b", "f8", (2,))]]
 SHAPES = [(), (0,), (1,), (7,), (3, 5), (4, 0), (2, 3, 4)]

@@ -42,6 +42,11 @@ def test_dims_without_a_name_are_told_apart() -> None:
     assert symbols(load(model)) == ["x.0"]
 
 
+def test_an_operator_with_inputs_that_it_refuses_leaves_what_follows_unknown() -> None:
+    model = graphs.build("(float[b,4] x) => (float[b,4] y) { y = Add(x, w) }", w=np.ones(4))
+    assert "y" not in infer(load(model), {"b": 3}).types
+
+
 def test_an_unknown_operator_leaves_what_follows_unknown() -> None:
     model = graphs.build("(float[b,4] x) => (float[b,4] y) { h = Relu(x) \n y = Neg(h) }")
     model.graph.node[0].domain = "elsewhere"

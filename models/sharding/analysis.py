@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..graph import Graph, references
+from ..graph import Graph
+from ..nodes import references
 from ..shapes import Shapes, infer, symbols
 from .axes import Axis, Conflict, Size, atoms, find
 from .rules import find_rule

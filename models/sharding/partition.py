@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, helper
 
-from ..graph import references
+from ..nodes import references
+from ..opset import DOMAIN
 from ..weights import IndexSet, Weight
 from . import relayout
 from .analysis import Analysis
@@ -26,8 +27,6 @@ from .rewrite import Call
 from .rules import find_rule
 from .search import is_opaque, partial_op
 from .site import Site, Tensor
-
-DOMAIN = "rankwise"
 
 HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 """Element types whose parts are summed in float32: rounding each part to 11 bits or 8 would show,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto
 
-from ..graph import attribute
+from ..nodes import attribute
 from .axes import Axis, Conflict, Size, atoms, find, unify
 
 Array = npt.NDArray[Any]

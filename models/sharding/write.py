@@ -16,9 +16,10 @@ from ..errors import MeshError, ModelError, NothingToShard
 from ..graph import MAX_IR, Graph, digest, load
 from ..manifest import NAME, REPRESENTATIONS, Manifest, RankEntry
 from ..mesh import Mesh
+from ..opset import DOMAIN, VERSION
 from ..weights import Array, WeightFile
 from .analysis import Analysis, analyse
-from .partition import DOMAIN, Held, Part, partition
+from .partition import Held, Part, partition
 from .search import Choice, choose
 
 Progress = Callable[[int, int], None]
@@ -180,7 +181,7 @@ def _arrays(part: Part) -> Iterator[tuple[str, Array]]:
 
 def _model(sharding: Sharding, part: Part, initializers: list[TensorProto]) -> ModelProto:
     graph = sharding.graph
-    opsets = graph.opsets | ({DOMAIN: 1} if part.collectives else {})
+    opsets = graph.opsets | ({DOMAIN: VERSION} if part.collectives else {})
     model = helper.make_model(
         helper.make_graph(
             part.nodes, graph.name or "model", graph.inputs, graph.outputs, initializers

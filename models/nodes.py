@@ -1,0 +1,42 @@
+"""What a node says of itself: its attributes, its bodies, the names that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnx import AttributeProto, GraphProto, NodeProto, helper
+
+
+def attribute(node: NodeProto, name: str, default: object = None) -> object:
+    """Return the value of an attribute; bytes come as str."""
+    for entry in node.attribute:
+        if entry.name == name:
+            value = helper.get_attribute_value(entry)
+            return value.decode() if isinstance(value, bytes) else value
+    return default
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """Yield the bodies that a control flow node holds."""
+    for entry in node.attribute:
+        if entry.type == AttributeProto.GRAPH:
+            yield entry.g
+        elif entry.type == AttributeProto.GRAPHS:
+            yield from entry.graphs
+
+
+def references(node: NodeProto) -> Iterator[str]:
+    """Yield the names that a node reads, those that its bodies capture among them."""
+    yield from filter(None, node.input)
+    for body in subgraphs(node):
+        own = {value.name for value in (*body.input, *body.initializer)}
+        own |= {name for inner in body.node for name in inner.output}
+        for inner in body.node:
+            yield from (name for name in references(inner) if name not in own)
+        yield from (value.name for value in body.output if value.name not in own)
+
+
+def label(node: NodeProto) -> str:
+    """Name a node for a message: its name, or its operator and first output."""
+    made = next((name for name in node.output if name), "")
+    return f"{node.op_type} {node.name or made!r}"
