@@ -89,7 +89,7 @@ def digest(path: str | Path) -> str:
 def load(source: str | Path | bytes | ModelProto) -> Graph:
     """Read a model into a Graph. Raises ModelError."""
     model, folder = (source, None) if isinstance(source, ModelProto) else read(source)
-    model = _normalise(model)
+    model = lowered(inliner.inline_local_functions(model) if model.functions else model)
     graph = model.graph
     weights = initializers(graph, folder)
     nodes = list(_without_constants(graph.node, weights))
@@ -104,17 +104,23 @@ def load(source: str | Path | bytes | ModelProto) -> Graph:
         weights={name: weight for name, weight in weights.items() if name in used},
         value_info=tuple(graph.value_info),
         ir_version=min(max(model.ir_version, 8), MAX_IR),
-        opsets={entry.domain: entry.version for entry in model.opset_import},
+        opsets=opsets(model),
         metadata={entry.key: entry.value for entry in model.metadata_props},
     )
 
 
-def _normalise(model: ModelProto) -> ModelProto:
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    opset = {entry.domain: entry.version for entry in model.opset_import}.get("", 0)
-    if opset > MAX_OPSET:
-        model = version_converter.convert_version(model, MAX_OPSET)
+def opsets(model: ModelProto) -> dict[str, int]:
+    """Return the versions of operator sets by domain; "" stands for ai.onnx under both names."""
+    return {
+        "" if entry.domain == "ai.onnx" else entry.domain: entry.version
+        for entry in model.opset_import
+    }
+
+
+def lowered(model: ModelProto) -> ModelProto:
+    """Return a model whose operators are no newer than onnxruntime reads."""
+    if opsets(model).get("", 0) > MAX_OPSET:
+        return version_converter.convert_version(model, MAX_OPSET)
     return model
 
 

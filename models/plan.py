@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from onnx import FunctionProto, ModelProto, NodeProto, inliner, version_converter
+from onnx import FunctionProto, ModelProto, NodeProto, inliner
 
 from .errors import ModelError
-from .graph import MAX_OPSET
+from .graph import lowered
 from .nodes import label, references, subgraphs
 from .opset import OPS, attributes, is_ours
 from .ordering import stable_order
@@ -110,10 +110,7 @@ def _prepared(model: ModelProto) -> ModelProto:
     """Inline functions that communicate; bring a newer opset down to what onnxruntime reads."""
     if any(_communicates_inside(function) for function in model.functions):
         model = inliner.inline_local_functions(model)
-    newest = max((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=0)
-    if newest > MAX_OPSET:
-        model = version_converter.convert_version(model, MAX_OPSET)
-    return model
+    return lowered(model)
 
 
 def _communicates_inside(function: FunctionProto) -> bool:

@@ -17,7 +17,7 @@ import onnxruntime
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper
 
 from ..models.errors import ModelError
-from ..models.graph import MAX_IR
+from ..models.graph import MAX_IR, opsets
 from ..models.nodes import references
 from ..models.opset import DOMAIN, OPS, result, tensor_type
 from ..models.plan import Communicate, Compute, Plan
@@ -127,15 +127,14 @@ def _model(plan: Plan, step: Compute, types: Types) -> ModelProto:
             tensor for tensor in source.graph.sparse_initializer if tensor.values.name in read
         ],
     )
-    opsets = {entry.domain: entry.version for entry in source.opset_import}
-    opsets.pop(DOMAIN, None)
+    versions = dict.fromkeys((n.domain for n in nodes), 1) | opsets(source)
+    versions.pop(DOMAIN, None)
     return helper.make_model(
         graph,
         ir_version=min(source.ir_version, MAX_IR),
         # onnxruntime's own operators are often used without an import of their domain.
         opset_imports=[
-            helper.make_opsetid(domain, version)
-            for domain, version in (dict.fromkeys((n.domain for n in nodes), 1) | opsets).items()
+            helper.make_opsetid(domain, version) for domain, version in versions.items()
         ],
         functions=list(source.functions),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from ..models.errors import MeshError, ModelError
-from ..models.graph import MAX_IR, MAX_OPSET, read
+from ..models.graph import MAX_IR, MAX_OPSET, opsets, read
 from ..models.manifest import Manifest
 from ..models.mesh import Mesh
 from ..models.plan import communicates
@@ -36,8 +36,8 @@ class Loaded:
     @property
     def is_plain(self) -> bool:
         """Whether onnxruntime reads the source as it stands, without a plan."""
-        opsets = {entry.domain: entry.version for entry in self.model.opset_import}
-        is_recent = self.model.ir_version > MAX_IR or opsets.get("", 0) > MAX_OPSET
+        newest = opsets(self.model).get("", 0)
+        is_recent = self.model.ir_version > MAX_IR or newest > MAX_OPSET
         return not communicates(self.model) and not is_recent
 
 

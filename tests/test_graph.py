@@ -74,6 +74,12 @@ def test_a_newer_opset_is_brought_down_to_what_runs() -> None:
     assert graph.ir_version <= 13
 
 
+def test_the_operator_set_may_go_by_its_other_name() -> None:
+    model = graphs.build("(float[b,4] x) => (float[b,4] y) { y = Relu(x) }", opset=17)
+    model.opset_import[0].domain = "ai.onnx"
+    assert load(model).opsets == {"": 17}
+
+
 def test_functions_are_inlined() -> None:
     node = helper.make_node("Twice", ["x"], ["y"], domain="local")
     body = [helper.make_node("Add", ["a", "a"], ["b"])]
