@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..models.table import aligned
 from .session import InferenceSession
-from .table import aligned
 
 COLUMNS = (
     "rank", "weight_bytes", "peak_bytes", "load_seconds", "compute_seconds",

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..models.manifest import Manifest
 from ..models.mesh import Mesh
 from ..models.sharding.write import Progress
-from .table import aligned
+from ..models.table import aligned
 
 
 def inspect(model: str) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import NothingToShard
 from ..graph import load
 from ..mesh import Mesh
+from ..table import aligned
 from .analysis import BATCH, LENGTH, Analysis, analyse
 from .search import Candidate, rank_bytes
 from .site import Site
@@ -37,7 +38,7 @@ def describe(source: str | Path | bytes) -> str:
         "operators    " + ", ".join(f"{n} {op}" for op, n in operators.most_common()),
         *_obstacles(analysis),
         "",
-        *_table(_meshes(analysis)),
+        aligned(list(_meshes(analysis))),
     ]
     return "\n".join(lines)
 
@@ -50,19 +51,19 @@ def _obstacles(analysis: Analysis) -> Iterable[str]:
         yield f"whole        {count} {text}"
 
 
-def _meshes(analysis: Analysis) -> Iterable[Sequence[str]]:
+def _meshes(analysis: Analysis) -> Iterable[Sequence[object]]:
     yield "mesh", "bytes on the heaviest rank", "of all", "bytes sent by a rank", "cut"
     for size in SIZES:
         try:
             sharding = plan_analysed(analysis, Mesh(tp=size))
         except NothingToShard:
-            yield f"tp={size}", "-", "-", "-", "nothing"
+            yield f"tp={size}", analysis.graph.weight_bytes, "100.0%", 0, "nothing"
             continue
         choice = sharding.choice
         heaviest = max(rank_bytes(analysis, choice.layout, rank) for rank in range(size))
         sent = sum(candidate.sent for candidate in choice.chosen)
         cut = ", ".join(f"{n} x {name}" for name, n in _cuts(choice.chosen).items())
-        yield f"tp={size}", f"{heaviest:,.0f}", f"{choice.heaviest:.1%}", f"{sent:,.0f}", cut
+        yield f"tp={size}", round(heaviest), f"{choice.heaviest:.1%}", round(sent), cut
 
 
 def _cuts(chosen: Iterable[Candidate]) -> Counter[str]:
@@ -73,14 +74,14 @@ def _cuts(chosen: Iterable[Candidate]) -> Counter[str]:
 def preview(sharding: Sharding) -> str:
     """Describe a choice: each rank's bytes, the collectives, and every axis that is cut."""
     choice, graph = sharding.choice, sharding.graph
-    rows = [("rank", "weight bytes", "of all")]
+    rows: list[Sequence[object]] = [("rank", "weight bytes", "of all")]
     for part in sharding.parts:
         share = part.weight_bytes / (graph.weight_bytes or 1)
-        rows.append((str(part.rank), f"{part.weight_bytes:,}", f"{share:.1%}"))
+        rows.append((part.rank, part.weight_bytes, f"{share:.1%}"))
     counts = ", ".join(f"{n} {op}" for op, n in sharding.parts[0].collectives.items())
     sent = sum(candidate.sent for candidate in choice.chosen)
     lines = [
-        *_table(rows),
+        aligned(rows),
         "",
         f"a run sends {sent:,.0f} bytes per rank (batch {BATCH}, other open dims {LENGTH}): "
         + (counts or "no collectives"),
@@ -89,21 +90,6 @@ def preview(sharding: Sharding) -> str:
         names = ", ".join(candidate.weights[:6]) + (", ..." if len(candidate.weights) > 6 else "")
         lines.append(f"an axis of {candidate.atom!r} is cut in {names}")
     return "\n".join(lines)
-
-
-def _table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Align columns: the first and the last on the left, numbers on the right."""
-    cells = list(rows)
-    widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
-    lines = []
-    for row in cells:
-        first, *others = row
-        text = first.ljust(widths[0])
-        for k, cell in enumerate(others, 1):
-            is_text = k == len(row) - 1 and not any(r[k][:1].isdigit() for r in cells[1:2])
-            text += "  " + (cell if is_text else cell.rjust(widths[k]))
-        lines.append(text.rstrip())
-    return lines
 
 
 def flops(analysis: Analysis) -> float:
