@@ -72,6 +72,21 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--repeat", type=int, default=1, metavar="N", help="runs; times are those of the last")
 
 
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("collective", help="such as allreduce")
+    add("-n", dest="ranks", type=int, metavar="RANKS", help="start mpirun with so many ranks")
+    add("-b", "--minbytes", default="8", help="smallest size (default %(default)s)")
+    add("-e", "--maxbytes", default="64M", help="largest size (default %(default)s)")
+    add("-f", "--stepfactor", type=int, default=2, help="from size to size (default %(default)s)")
+    add("--iters", type=int, default=20, help="timed calls of each (default %(default)s)")
+    add("-w", "--warmup", type=int, default=3, help="calls before those (default %(default)s)")
+    add("-d", "--datatype", default="float", help="float, half, bfloat16, int32, ...")
+    add("-o", "--op", default="sum", help="sum, prod, min or max (default %(default)s)")
+    add("-r", "--root", type=int, default=0, help="of a collective that has one")
+    add("--algorithm", nargs="+", metavar="NAME", help="only these (default: all, auto and mpi)")
+
+
 def _add_schedule(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("collective", help="such as allreduce")
     parser.add_argument("algorithm", help="such as ring")
@@ -99,6 +114,11 @@ VERBS = {
         "what each rank sends and receives in a collective, round by round",
         "rankwise schedule allreduce ring -n 4",
         _add_schedule,
+    ),
+    "bench": Verb(
+        "time of a collective by size: every algorithm, and MPI's own call, side by side",
+        "mpirun -n 4 rankwise bench allreduce -b 8 -e 64M -f 2",
+        _add_bench,
     ),
     "doctor": Verb(
         "what is wrong with MPI, threads or memory here, and what mends it",
@@ -148,12 +168,12 @@ def _alone(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     if options is None:
         return 0
-    if options.verb != "run":
+    if options.verb not in ON_RANKS:
         return _dispatch(options)
     if options.ranks is not None:
         return launch(options.ranks, [sys.executable, "-m", "rankwise", *arguments])
     with _world() as comm:
-        return _run(options, comm)
+        return ON_RANKS[options.verb](options, comm)
 
 
 def _world() -> Communicator:
@@ -180,8 +200,8 @@ def _on_ranks(arguments: Sequence[str]) -> int:
             options = together(comm, lambda: _parse(arguments, speaks=comm.rank == 0))
             if options is None:
                 return 0
-            if options.verb == "run":
-                return _run(options, comm)
+            if options.verb in ON_RANKS:
+                return ON_RANKS[options.verb](options, comm)
             return together(comm, lambda: _dispatch(options) if comm.rank == 0 else 0)
 
         return guarded(comm, work)
@@ -193,6 +213,17 @@ def _run(options: argparse.Namespace, comm: Communicator) -> int:
 
     names = [field.name for field in fields(RunOptions)]
     return run(RunOptions(**{name: getattr(options, name) for name in names}), comm)
+
+
+def _bench(options: argparse.Namespace, comm: Communicator) -> int:
+    from .bench import BenchOptions, bench
+
+    names = [field.name for field in fields(BenchOptions)]
+    return bench(BenchOptions(**{name: getattr(options, name) for name in names}), comm)
+
+
+ON_RANKS = {"run": _run, "bench": _bench}
+"""The verbs that all ranks carry out together."""
 
 
 def _dispatch(options: argparse.Namespace) -> int:
