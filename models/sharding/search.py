@@ -206,7 +206,8 @@ def conflicts(analysis: Analysis, found: Sequence[Candidate]) -> list[set[int]]:
     number = {candidate.atom: k for k, candidate in enumerate(found)}
     edges: list[set[int]] = [set() for _ in found]
     for site in analysis.sites:
-        groups: list[Iterable[Axis]] = [site.seen - site.whole_atoms]
+        # Of a node that runs whole whatever is cut, only tensors that have two atoms matter.
+        groups: list[Iterable[Axis]] = [site.seen if site.seen - site.whole_atoms else ()]
         groups += [tensor.atoms for tensor in (*site.inputs, *site.outputs) if tensor]
         for group in groups:
             numbers = {number[atom] for atom in group if atom in number}
