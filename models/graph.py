@@ -69,7 +69,8 @@ def read(source: str | Path | bytes) -> tuple[ModelProto, Path | None]:
         path = Path(source)
         folder, name = path.absolute().parent, str(path)
         if not path.is_file():
-            raise ModelError(f"expected an ONNX file, but {name} does not exist")
+            what = "is no file" if path.exists() else "does not exist"
+            raise ModelError(f"expected an ONNX file, but {name} {what}")
         source = path.read_bytes()
     try:
         model = ModelProto.FromString(source)

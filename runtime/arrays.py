@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
@@ -61,19 +61,32 @@ class ArrayFileError(ValueError):
 
 
 def save(path: str | Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays to an npz; it appears complete or not at all. Raises OSError."""
-    path = Path(path)
+    """Write arrays to an npz; it appears complete or not at all. Raises OSError.
+
+    What is there and is no file, as a pipe or a device, is written to as it is.
+    """
+    path = Path(path).resolve()
     names = {name: array.dtype.name for name, array in arrays.items() if is_extended(array.dtype)}
+    plain = {name: as_plain(array) for name, array in arrays.items()}
+    if names:
+        plain[DTYPES] = np.array(json.dumps(names))
+    if path.exists() and not path.is_file():
+        with path.open("wb") as stream:
+            _write_all(stream, plain)
+        return
     beside = path.with_name(f".{path.name}.partial")
     try:
-        with zipfile.ZipFile(beside, "w") as file:
-            for name, array in arrays.items():
-                _write(file, name, as_plain(array))
-            if names:
-                _write(file, DTYPES, np.array(json.dumps(names)))
+        with beside.open("wb") as stream:
+            _write_all(stream, plain)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _write_all(stream: IO[bytes], arrays: Mapping[str, Array]) -> None:
+    with zipfile.ZipFile(stream, "w") as file:
+        for name, array in arrays.items():
+            _write(file, name, array)
 
 
 def _write(file: zipfile.ZipFile, name: str, array: Array) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -80,8 +81,14 @@ def say(text: str) -> None:
 
 def alone(function: Callable[[], int]) -> int:
     """Call a program of one process; return its exit code, and say what is wrong."""
+    # As an exception, so that what is half made is removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         return function()
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; a flush at the end would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         failure = explain(error, is_input=True)
     except KeyboardInterrupt as error:

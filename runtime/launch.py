@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, TextIO
 
+RANKS_PER_CORE = 32  # more would keep the machine busy with starting them
 GRACE_S = 5.0  # between a forwarded signal and SIGKILL
 
 OPEN_MPI_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -87,8 +88,9 @@ def command(ranks: int, program: Sequence[str]) -> Launch:
 
     Ranks are not bound to cores: Open MPI would put all threads of a rank on one core.
     """
-    if ranks < 1:
-        raise ValueError(f"expected at least 1 rank, got {ranks!r}")
+    most = RANKS_PER_CORE * (os.cpu_count() or 1)
+    if not 1 <= ranks <= most:
+        raise ValueError(f"expected 1 to {most} ranks on the cores of this machine, got {ranks!r}")
     path = mpirun()
     env: dict[str, str] = {}
     if is_open_mpi(path):

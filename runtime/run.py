@@ -84,12 +84,30 @@ def _prepare(options: RunOptions, comm: Communicator) -> str | None:
     for name, value in (("--repeat", options.repeat), ("--threads", options.threads)):
         if value is not None and value < 1:
             raise ValueError(f"expected {name} of at least 1, got {value}")
+    _check_numbers(options)
+    written = [options.outputs, options.report, options.inputs]
+    given = [os.path.realpath(path) for path in written if path is not None]
+    if len(set(given)) < len(given):
+        raise ValueError("expected different files for --inputs, --outputs and --report")
     for name, path in (("--outputs", options.outputs), ("--report", options.report)):
         if path is not None and _writes(path, comm):
             _check_writable(name, Path(_of_rank(path, comm)))
     if comm.rank != 0 or not options.compare:
         return None
     return find_source(options.model, options.source)
+
+
+def _check_numbers(options: RunOptions) -> None:
+    cores = os.cpu_count() or 1
+    if options.threads is not None and options.threads > cores:
+        raise ValueError(
+            f"expected --threads of at most {cores}, the cores, got {options.threads}"
+        )
+    if options.seed < 0:
+        raise ValueError(f"expected --seed of at least 0, got {options.seed}")
+    for name, value in (("--rtol", options.rtol), ("--atol", options.atol)):
+        if not 0 <= value < np.inf:
+            raise ValueError(f"expected {name} of at least 0, got {value}")
 
 
 def _check_writable(option: str, path: Path) -> None:

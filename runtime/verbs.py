@@ -80,6 +80,15 @@ def _progress(what: str) -> Iterator[Progress | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+MOST_RANKS = 256
+"""Of a grid: larger ones are megabytes of text."""
+
+LEGEND = (
+    ">1:3 sends block 3 to rank 1; <3:2 receives block 2 from rank 3, <3:2+ reduces with it; "
+    "0~3 copies block 0 to 3"
+)
+
+
 def schedule(collective: str, algorithm: str, ranks: int, root: int | None) -> int:
     """Print what each rank sends and receives, round by round, and how much that is."""
     from ..collectives.cost import traffic
@@ -93,8 +102,8 @@ def schedule(collective: str, algorithm: str, ranks: int, root: int | None) -> i
         known = ", ".join(TABLE[collective])
         raise ValueError(f"expected an algorithm of {collective} ({known}), got {algorithm!r}")
     entry = lookup(collective, algorithm)
-    if ranks < 1:
-        raise ValueError(f"expected -n of at least 1 rank, got {ranks}")
+    if not 1 <= ranks <= MOST_RANKS:
+        raise ValueError(f"expected -n from 1 to {MOST_RANKS} ranks, got {ranks}")
     if not SPECS[collective].rooted:
         if root is not None:
             raise ValueError(f"{collective} has no root; leave --root out")
@@ -104,5 +113,6 @@ def schedule(collective: str, algorithm: str, ranks: int, root: int | None) -> i
     total = traffic(entry.algorithm, ranks, root)
     sent = ", ".join(map(str, total.sent))
     text = str(total.sent[0]) if len(set(total.sent)) == 1 else f"[{sent}]"
+    print(LEGEND)
     print(f"{total.rounds} rounds; blocks sent per rank: {text}; 1 block = 1/{ranks} of the data")
     return 0

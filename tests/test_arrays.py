@@ -1,5 +1,6 @@
 """Arrays in npz files, and in onnxruntime's memory."""
 
+import os
 from pathlib import Path
 
 import ml_dtypes
@@ -63,6 +64,20 @@ def test_a_file_that_fails_to_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Object arrays"):
         arrays.save(tmp_path / "x.npz", {"x": np.zeros(1, [("f", object)])})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "link.npz").symlink_to(tmp_path / "there.npz")
+    arrays.save(tmp_path / "link.npz", {"x": np.arange(3)})
+    assert (tmp_path / "link.npz").is_symlink()
+    assert arrays.load(tmp_path / "there.npz")["x"].tolist() == [0, 1, 2]
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    arrays.save(tmp_path / "pipe", {"x": np.arange(3)})
+    (tmp_path / "copy.npz").write_bytes(os.read(reader, 1 << 16))
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+    assert arrays.load(tmp_path / "copy.npz")["x"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.bool_, np.int8, ml_dtypes.bfloat16])

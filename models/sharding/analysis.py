@@ -8,22 +8,27 @@ queries, keys and values, in the weights that make them and in the one that take
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from ..graph import Graph
 from ..nodes import references
 from ..shapes import Shapes, infer, symbols
-from .axes import Axis, Conflict, Size, atoms, find
+from .axes import Axis, Conflict, Size, atoms, find, leaves
 from .rules import find_rule
 from .site import Site, Tensor
 
 log = logging.getLogger(__name__)
 
-PRIMES = (211, 223, 227, 229, 233, 239, 241, 251, 257, 263, 269, 271, 277, 281, 283, 293)
-"""Sizes given to symbolic dims in the first setting; the second takes them in reverse order.
-Primes, so that a product shows its factors; as long as a text or as wide as an image."""
+LARGE = (211, 223, 227, 229, 233, 239, 241, 251, 257, 263, 269, 271, 277, 281, 283, 293)
+"""Sizes given to symbolic dims in the first setting. Primes, so that a product shows its factors;
+as long as a text or as wide as an image."""
+
+SMALL = (38, 46, 58, 62, 74, 82, 86, 94, 106, 118, 122, 134, 142, 146, 158, 166)
+"""Sizes in the second setting: short and even, so that what is cut at 128 tokens, or depends on
+s % 2, is not taken for fixed. Where a graph does not run on so little, as an image network may
+not, the second setting is LARGE in reverse order."""
 
 BATCH, LENGTH = 1, 256
 """Sizes at which traffic is counted: one sentence of ordinary length. A symbolic dim is taken for
@@ -53,7 +58,7 @@ class Analysis:
 
 def analyse(graph: Graph) -> Analysis:
     """Name the axes of all tensors of a graph."""
-    first, second, usual = (infer(graph, sizes) for sizes in settings(graph))
+    first, second, usual = measured(graph)
     names = {name for node in graph.nodes for name in (*references(node), *node.output) if name}
     names |= {value.name for value in (*graph.inputs, *graph.outputs)}
     tensors = {name: _tensor(name, first, second, name in graph.weights) for name in names}
@@ -68,17 +73,32 @@ def analyse(graph: Graph) -> Analysis:
     return Analysis(graph, tensors, tuple(sites), usual.shapes)
 
 
-def settings(graph: Graph) -> tuple[Mapping[str, int], ...]:
-    """Return two assignments of primes to the symbolic dims, and the usual sizes."""
+def measured(graph: Graph) -> tuple[Shapes, Shapes, Shapes]:
+    """Return all shapes at two settings of the symbolic dims, and at the usual sizes."""
     names = symbols(graph)
-    count = len(PRIMES)
-    first = {name: PRIMES[k % count] for k, name in enumerate(names)}
-    second = {name: PRIMES[-1 - k % count] for k, name in enumerate(names)}
+    large, small, reverse = (
+        {name: row[k % len(row)] for k, name in enumerate(names)}
+        for row in (LARGE, SMALL, LARGE[::-1])
+    )
+    first, second = infer(graph, large), infer(graph, small)
+    if not _runs(second, first):
+        second = infer(graph, reverse)
+    return first, second, infer(graph, _usual(graph, names))
+
+
+def _runs(small: Shapes, large: Shapes) -> bool:
+    """Say whether every tensor that has elements in the large setting has some in the small."""
+    return all(
+        name in small.shapes and (min(small.shapes[name], default=1) > 0 or 0 in shape)
+        for name, shape in large.shapes.items()
+    )
+
+
+def _usual(graph: Graph, names: Sequence[str]) -> Mapping[str, int]:
     batches = {
         dim.dim_param for value in graph.inputs for dim in value.type.tensor_type.shape.dim[:1]
     }
-    usual = {name: BATCH if name in batches else LENGTH for name in names}
-    return first, second, usual
+    return {name: BATCH if name in batches else LENGTH for name in names}
 
 
 def _tensor(name: str, first: Shapes, second: Shapes, is_weight: bool) -> Tensor:
@@ -109,6 +129,21 @@ def _apply_rule(site: Site) -> None:
             site.obstacle = str(conflict)
     if site.obstacle:
         log.debug("%s %r is computed whole: %s", site.node.op_type, site.name, site.obstacle)
+
+
+def mixed(tensor: Tensor) -> set[Axis]:
+    """Return the atoms that lie in a sum of which a part depends on what is fed.
+
+    A rank's share of such a dim is no fixed part of it, and no fixed indices.
+    """
+    return {
+        atom
+        for axis in tensor.axes
+        if axis is not None
+        for leaf in leaves(axis)
+        if leaf.kind == "sum" and not leaf.size.is_static
+        for atom in atoms(leaf)
+    }
 
 
 def repeated(tensor: Tensor) -> set[Axis]:

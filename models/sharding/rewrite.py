@@ -59,22 +59,24 @@ def rescale(
     fixed: Mapping[int, int],
     ratios: Mapping[int, Fraction],
     length: int,
+    dtype: type[np.integer[Any]] = np.int64,
 ) -> str:
     """Return a vector of sizes with some entries replaced, and others multiplied.
 
     Entries of `known` are contents that are the same in all runs. Where a ratio falls on an entry
-    it leaves no rest, since both sizes are those of one dim.
+    it leaves no rest, since both sizes are those of one dim. Needs no Where, which came in opset 9.
     """
     if known is not None and not ratios:
-        return local.constant(int64(*(fixed.get(k, n) for k, n in enumerate(known.tolist()))))
+        numbers = [fixed.get(k, n) for k, n in enumerate(known.tolist())]
+        return local.constant(np.array(numbers, dtype))
     if ratios:
         over = [ratios.get(k, Fraction(1)) for k in range(length)]
         vector = local.node("Mul", [vector, local.constant(int64(*(r.numerator for r in over)))])
         vector = local.node("Div", [vector, local.constant(int64(*(r.denominator for r in over)))])
     if fixed:
-        chosen = local.constant(np.array([k in fixed for k in range(length)]))
-        values = local.constant(int64(*(fixed.get(k, 0) for k in range(length))))
-        vector = local.node("Where", [chosen, values, vector])
+        kept = local.constant(np.array([k not in fixed for k in range(length)], dtype))
+        values = local.constant(np.array([fixed.get(k, 0) for k in range(length)], dtype))
+        vector = local.node("Add", [local.node("Mul", [vector, kept]), values])
     return vector
 
 

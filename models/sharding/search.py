@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from onnx import TensorProto, helper
 
 from ..weights import INLINE_BYTES
-from .analysis import Analysis, repeated
+from .analysis import Analysis, mixed, repeated
 from .axes import Axis, Conflict
 from .layout import Layout
 from .relayout import place
@@ -79,8 +79,9 @@ def choose(analysis: Analysis, size: int) -> Choice:
 def _choice(analysis: Analysis, found: Sequence[Candidate], kept: Set[int], size: int) -> Choice:
     chosen = tuple(found[k] for k in sorted(kept))
     layout = Layout(frozenset(candidate.atom for candidate in chosen), size)
-    heaviest = max(rank_bytes(analysis, layout, rank) for rank in range(size))
-    return Choice(chosen, layout, heaviest / (analysis.graph.weight_bytes or 1), tuple(found))
+    # Rank 0 has one index more wherever a size does not divide.
+    share = rank_bytes(analysis, layout, 0) / (analysis.graph.weight_bytes or 1)
+    return Choice(chosen, layout, share, tuple(found))
 
 
 def candidates(analysis: Analysis, size: int) -> list[Candidate]:
@@ -100,7 +101,8 @@ def shardable(
     analysis: Analysis, size: int
 ) -> Iterator[tuple[Axis, Sequence[Tensor], Sequence[Site]]]:
     """Yield the atoms that can be cut into `size` parts, the tensors and the sites they are in."""
-    banned = {atom for tensor in analysis.tensors.values() for atom in repeated(tensor)}
+    tensors_of_all = analysis.tensors.values()
+    banned = {atom for tensor in tensors_of_all for atom in repeated(tensor) | mixed(tensor)}
     for atom, (tensors, sites) in _places(analysis).items():
         if atom in banned or not atom.size.is_static or atom.size.first < size:
             continue
@@ -151,8 +153,7 @@ def partial_op(site: Site, layout: Layout) -> str | None:
 
 
 def _saved(analysis: Analysis, tensor: Tensor, layout: Layout) -> float:
-    held = max(_held(tensor, layout, rank) for rank in range(layout.size))
-    return analysis.graph.weights[tensor.name].nbytes * (1 - held)
+    return analysis.graph.weights[tensor.name].nbytes * (1 - _held(tensor, layout, 0))
 
 
 def _held(tensor: Tensor, layout: Layout, rank: int) -> float:

@@ -65,7 +65,7 @@ RULES: dict[str, Rule] = {
     **_each("Softmax LogSoftmax Hardmax", Rule(a.softmax)),
     **_each("ArgMax ArgMin CumSum LpNormalization TopK", Rule(a.along_axis)),
     **_each(POOLS, Rule(a.pool)),
-    "MaxPool": Rule(einsum("bc...!->bc...,bc...")),
+    "MaxPool": Rule(a.max_pool),
     **_each(" ".join(a.COMBINED), Rule(a.reduction)),
     "ReduceMean": Rule(a.reduction, a.local_mean),
     **_each(WHOLE_REDUCTIONS, Rule(a.reduction)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto
 
 from ..axes import Axis, Conflict, Size, product, unify
 from ..rewrite import Call, Local
@@ -79,9 +80,12 @@ def local_conv(local: Local) -> Call:
 def bias_once(local: Local) -> Call:
     """Leave the bias, the third input, to the first rank: the parts are summed."""
     call = local.unchanged()
-    if local.is_partial and local.rank > 0:
-        return call._replace(inputs=call.inputs[:2])
-    return call
+    if not local.is_partial or local.rank == 0:
+        return call
+    inputs = list(call.inputs[:2])
+    if call.op_type == "Gemm" and local.site.opset < 11:  # the bias cannot be left out
+        inputs.append(local.constant(np.zeros(1, local.dtype)))
+    return call._replace(inputs=inputs)
 
 
 def softmax(site: Site) -> None:
@@ -134,6 +138,8 @@ def batch_normalization(site: Site) -> None:
     apply(site, ["bc...", "c", "c", "c", "c"], ["bc..."])
 
 
+FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+
 COMBINED = {
     "ReduceSum": "sum",
     "ReduceMean": "sum",
@@ -156,10 +162,15 @@ def reduction(site: Site) -> None:
     for place, k in enumerate(kept):
         site.tie(x.axes[k], y.axes[k if keeps_dims else place])
     for k in axes:
-        if site.node.op_type in COMBINED:
+        if site.node.op_type in COMBINED and not _rounds(site):
             site.contract(x.axes[k], COMBINED[site.node.op_type])
         else:
             site.whole(x.axes[k])
+
+
+def _rounds(site: Site) -> bool:
+    """Say whether the mean is one of integers, which is rounded once and not per rank."""
+    return site.node.op_type == "ReduceMean" and site.tensor(0).data_type not in FLOATS
 
 
 def local_mean(local: Local) -> Call:
@@ -175,3 +186,9 @@ def local_mean(local: Local) -> Call:
 
 
 pool = einsum("bc...!->bc...")
+
+
+def max_pool(site: Site) -> None:
+    if len(site.outputs) > 1 and site.outputs[1] is not None:
+        raise Conflict("its indices count the elements of the whole tensor")
+    pool(site)

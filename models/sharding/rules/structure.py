@@ -8,6 +8,7 @@ its target local where it uses it. So one vector may serve sharded and whole ten
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto
 
 from ..axes import Axis, Conflict, Size, concatenation, cut_at, find, leaves, unify, unify_rows
 from ..layout import bounds
@@ -233,8 +234,24 @@ def local_slice(local: Local) -> Call:
     inputs = list(call.inputs)
     for position, fixed in ((1, starts), (2, ends)):
         known = local.site.constant(position)
-        inputs[position] = rescale(local, inputs[position], known, fixed, {}, len(axes))
+        kind = np.int32 if _is_int32(local.site.tensor(position)) else np.int64
+        inputs[position] = rescale(local, inputs[position], known, fixed, {}, len(axes), kind)
     return call._replace(inputs=inputs)
+
+
+SELECTABLE = {
+    TensorProto.FLOAT,
+    TensorProto.FLOAT16,
+    TensorProto.DOUBLE,
+    TensorProto.INT32,
+    TensorProto.INT64,
+    TensorProto.UINT8,
+}
+"""Element types that onnxruntime's Where takes; there is none before opset 9."""
+
+
+def _is_int32(tensor: Tensor) -> bool:
+    return tensor.data_type == TensorProto.INT32
 
 
 def gather(site: Site) -> None:
@@ -244,7 +261,10 @@ def gather(site: Site) -> None:
     rows = (*table.axes[:axis], *ids.axes, *table.axes[axis + 1 :])
     for a, b in zip(rows, y.axes, strict=True):
         site.tie(a, b)
-    site.contract(table.axes[axis], whole_unless_atom=True)
+    if site.opset >= 9 and table.data_type in SELECTABLE:
+        site.contract(table.axes[axis], whole_unless_atom=True)
+    else:
+        site.whole(table.axes[axis])
 
 
 def local_gather(local: Local) -> Call:
@@ -256,7 +276,7 @@ def local_gather(local: Local) -> Call:
     axis = local.site.attribute("axis", 0) % table.rank
     total = full(table.shape[axis])
     low, high = bounds(total, local.rank, local.layout.size)
-    kind = np.int32 if ids.data_type == 6 else np.int64
+    kind = np.int32 if _is_int32(ids) else np.int64
     zero = local.constant(np.zeros((), kind))
     name = local.input(1)
     wrapped = local.node("Add", [name, local.constant(np.array(total, kind))])
@@ -269,15 +289,15 @@ def local_gather(local: Local) -> Call:
     foreign = local.node("Or", [below, beyond])
     name = local.node("Where", [foreign, zero, name])
     rows = local.node("Gather", [local.input(0), name], axis=axis)
-    for _ in range(table.rank - axis - 1):
-        foreign = _with_last_dim(local, foreign)
+    for dim in range(ids.rank, ids.rank + table.rank - axis - 1):
+        foreign = _with_last_dim(local, foreign, dim)
     return Call("Where", [foreign, local.constant(np.zeros((), local.dtype)), rows], {})
 
 
-def _with_last_dim(local: Local, name: str) -> str:
+def _with_last_dim(local: Local, name: str, dim: int) -> str:
     if local.site.opset < 13:
-        return local.node("Unsqueeze", [name], axes=[-1])
-    return local.node("Unsqueeze", [name, local.constant(int64(-1))])
+        return local.node("Unsqueeze", [name], axes=[dim])
+    return local.node("Unsqueeze", [name, local.constant(int64(dim))])
 
 
 def pad(site: Site) -> None:
