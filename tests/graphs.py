@@ -247,6 +247,77 @@ NORMALISED = Case(
 )
 """A Reshape that joins open dims, a tensor that is born whole, a mask."""
 
+TRUNCATED = Case(
+    build(
+        """(float[b,s,24] x) => (float[b,t,24] y) {
+          z = Slice(x, i0, i128, i1)
+          h = MatMul(z, w1)
+          r = Constant <value_ints=[0,0,6,4]> ()
+          h4 = Reshape(h, r)
+          a = Relu(h4)
+          r2 = Constant <value_ints=[0,0,24]> ()
+          a3 = Reshape(a, r2)
+          y = MatMul(a3, w2)
+        }""",
+        w1=(24, 24),
+        w2=(24, 24),
+        i0=[0],
+        i1=[1],
+        i128=[128],
+    ),
+    {"x": normal(2, 5, 24)},
+)
+"""At most 128 tokens: a size that is fixed only where more are fed."""
+
+PREFIXED = Case(
+    build(
+        """(float[s,8] x) => (float[t,8] y) {
+          h = MatMul(x, w1)
+          c = Concat <axis=0> (prefix, h)
+          r = Relu(c)
+          y = MatMul(r, w2)
+        }""",
+        prefix=(6, 12),
+        w1=(8, 12),
+        w2=(12, 8),
+    ),
+    {"x": normal(5, 8)},
+)
+"""Rows of a weight before rows that are fed."""
+
+POOLED = Case(
+    build(
+        """(float[b,3,6,6] x) => (float[b,8,3,3] y, int64[b,8,3,3] places, int32[b,1] mean) {
+          c = Conv(x, w)
+          y, places = MaxPool <kernel_shape=[2,2],strides=[2,2]> (c)
+          f = Flatten(c)
+          n = Mul(f, thousand)
+          i = Cast <to=6> (n)
+          mean = ReduceMean(i, i1)
+        }""",
+        w=(8, 3, 1, 1),
+        thousand=np.float32(1000),
+        i1=[1],
+    ),
+    {"x": normal(2, 3, 6, 6)},
+)
+"""Places within a whole tensor, and a mean that is rounded."""
+
+SIZES_AS_DATA = Case(
+    build(
+        """(float[b,s,3] x) => (float[b,s,6] y, int64[p,q,3] z) {
+          h = MatMul(x, w1)
+          y = MatMul(h, w2)
+          s0 = Shape(x)
+          z = Expand(s0, s0)
+        }""",
+        w1=(3, 8),
+        w2=(8, 6),
+    ),
+    {"x": normal(2, 4, 3)},
+)
+"""A vector of sizes that is expanded to the sizes that it names itself."""
+
 CASES = {
     "mlp": MLP,
     "cnn": CNN,
@@ -255,4 +326,8 @@ CASES = {
     "grouped_queries": GROUPED_QUERIES,
     "structure": STRUCTURE,
     "normalised": NORMALISED,
+    "truncated": TRUNCATED,
+    "prefixed": PREFIXED,
+    "pooled": POOLED,
+    "sizes_as_data": SIZES_AS_DATA,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import onnx
 import onnxruntime
 import pytest
 
+from rankwise import InferenceSession
+from rankwise.collectives import Communicator, local
 from rankwise.models.errors import MeshError, ModelError, NothingToShard
 from rankwise.models.graph import load
 from rankwise.models.manifest import Manifest
@@ -68,6 +71,70 @@ def test_what_is_chosen_gives_the_same_outputs(name: str, size: int, tmp_path: P
     case = graphs.CASES[name]
     models = written(plan(load(case.model), Mesh(tp=size)), tmp_path)
     assert_same(models, case, reference(case))
+
+
+OLD_GEMM = (
+    "(float[b,8] x) => (float[b,6] y) { h = MatMul(x, w1) \n y = Gemm(h, w2, b2) }",
+    {"w1": (8, 12), "w2": (12, 6), "b2": (6,)},
+)
+OLD_TABLE = (
+    "(int64[2,n] x) => (float[2,n,4] y) { e = Gather(table, x) \n y = MatMul(e, w) }",
+    {"table": (10, 8), "w": (8, 4)},
+)
+OLD_SHAPE = (
+    """(float[b,8] x) => (float[b,6] y) {
+      h = MatMul(x, w1)
+      s = Shape(h)
+      e = Expand(b1, s)
+      a = Add(h, e)
+      y = MatMul(a, w2)
+    }""",
+    {"w1": (8, 12), "b1": (12,), "w2": (12, 6)},
+)
+NARROW_SLICE = (
+    "(float[b,8] x) => (float[b,6] y) { h = MatMul(x, w) \n y = Slice(h, i0, i6, i1) }",
+    {
+        "w": (8, 12),
+        "i0": np.array([0], np.int32),
+        "i6": np.array([6], np.int32),
+        "i1": np.array([1], np.int32),
+    },
+)
+BOOL_TABLE = (
+    "(int64[2,n] x) => (float[2,n,9] y) { m = Gather(t, x) \n y = Where(m, one, w) }",
+    {"t": np.arange(90).reshape(10, 9) % 3 > 0, "w": (9,), "one": np.float32(1)},
+)
+
+
+@pytest.mark.parametrize("opset", (8, 10, 18))
+@pytest.mark.parametrize("graph", (OLD_GEMM, OLD_TABLE, OLD_SHAPE, NARROW_SLICE, BOOL_TABLE))
+def test_onnxruntime_takes_every_part(
+    graph: tuple[str, dict[str, Any]], opset: int, tmp_path: Path
+) -> None:
+    if opset < 10 and graph in (NARROW_SLICE, BOOL_TABLE):
+        pytest.skip("the operators are younger")
+    model = graphs.build(graph[0], opset, **graph[1])
+    is_float = model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    case = graphs.Case(
+        model, {"x": graphs.normal(3, 8) if is_float else np.array([[1, 9, 3], [0, 4, 2]])}
+    )
+    analysis = analyse(load(model))
+    for k, (atom, _, _) in enumerate(shardable(analysis, 3)):
+        directory = tmp_path / str(k)
+        directory.mkdir()
+        choice = Choice((), Layout(frozenset([atom]), 3), 0.0, ())
+        sharding = Sharding(analysis, Mesh(tp=3), choice)
+        written(sharding, directory)
+        if not sharding.parts[0].collectives:
+            continue
+        for outputs in local.run(3, partial(answer, directory, case)):
+            for got, want in zip(outputs, reference(case), strict=True):
+                np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def answer(directory: Path, case: graphs.Case, comm: Communicator) -> list[Any]:
+    with InferenceSession(directory / f"rank{comm.rank}.onnx", comm=comm) as session:
+        return session.run(None, case.feeds)
 
 
 def test_an_mlp_is_cut_by_column_and_row_with_one_allreduce(tmp_path: Path) -> None:

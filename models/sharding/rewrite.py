@@ -64,7 +64,7 @@ def rescale(
     """Return a vector of sizes with some entries replaced, and others multiplied.
 
     Entries of `known` are contents that are the same in all runs. Where a ratio falls on an entry
-    it leaves no rest, since both sizes are those of one dim. Needs no Where, which came in opset 9.
+    it leaves no rest, since both sizes are those of one dim. There is no Where before opset 9.
     """
     if known is not None and not ratios:
         numbers = [fixed.get(k, n) for k, n in enumerate(known.tolist())]

@@ -101,8 +101,8 @@ def shardable(
     analysis: Analysis, size: int
 ) -> Iterator[tuple[Axis, Sequence[Tensor], Sequence[Site]]]:
     """Yield the atoms that can be cut into `size` parts, the tensors and the sites they are in."""
-    tensors_of_all = analysis.tensors.values()
-    banned = {atom for tensor in tensors_of_all for atom in repeated(tensor) | mixed(tensor)}
+    everything = analysis.tensors.values()
+    banned = {atom for tensor in everything for atom in repeated(tensor) | mixed(tensor)}
     for atom, (tensors, sites) in _places(analysis).items():
         if atom in banned or not atom.size.is_static or atom.size.first < size:
             continue

@@ -131,6 +131,14 @@ class Site:
         """Say that the node needs all of these dims at once."""
         self.needs_whole += [axis for axis in axes if axis is not None]
 
+    def parameters(self, first: int = 1) -> None:
+        """Say that the inputs from `first` on are sizes or places, which every rank needs whole.
+
+        They may be data to another node, and so have an atom of this node's data.
+        """
+        for tensor in filter(None, self.inputs[first:]):
+            self.whole(*tensor.axes)
+
     def contract(
         self, axis: Axis | None, op: str = "sum", whole_unless_atom: bool = False
     ) -> None:

@@ -104,6 +104,7 @@ AXIS = {"ArgMax": 0, "ArgMin": 0, "LpNormalization": -1, "TopK": -1}
 def along_axis(site: Site) -> None:
     """Need the dim `axis` whole, in its place; the others pass."""
     x = site.tensor(0)
+    site.parameters()
     axis = _axis(site) % x.rank
     site.whole(x.axes[axis])
     for out in filter(None, site.outputs):
@@ -154,6 +155,7 @@ COMBINED = {
 
 def reduction(site: Site) -> None:
     x, y = site.tensor(0), site.output()
+    site.parameters()
     axes = site.dims(1)
     if not axes:
         axes = [] if site.attribute("noop_with_empty_axes", 0) else list(range(x.rank))

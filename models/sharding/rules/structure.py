@@ -19,6 +19,7 @@ from ..site import Site, Tensor, int64
 def reshape(site: Site) -> None:
     """Both sides are the same elements in the same order: a refinement of one another."""
     x, y = site.tensor(0), site.output()
+    site.parameters()
     unify_rows(_row(x), _row(y))
 
 
@@ -55,6 +56,7 @@ def _same(a: Axis | None, b: Axis | None) -> bool:
 
 def same_dims(site: Site) -> None:
     """Squeeze and Unsqueeze: dims of size 1 come and go, the others keep their order."""
+    site.parameters()
     x, y = ([a for a in t.axes if a is not None] for t in (site.tensor(0), site.output()))
     for a, b in zip(x, y, strict=True):
         unify(a, b)
@@ -69,6 +71,7 @@ def transpose(site: Site) -> None:
 
 def expand(site: Site) -> None:
     x, y = site.tensor(0), site.output()
+    site.parameters()
     site.tie_all(x.axes, y.axes)
     site.born += [axis for axis in y.axes if axis is not None]
 
@@ -110,6 +113,7 @@ def local_shape(local: Local) -> Call:
 
 def made(site: Site) -> None:
     """Make a tensor out of sizes: whole, and cut where it is used."""
+    site.parameters(0)
 
 
 def concat(site: Site) -> None:
@@ -125,6 +129,7 @@ def concat(site: Site) -> None:
 
 def split(site: Site) -> None:
     x = site.tensor(0)
+    site.parameters()
     axis = site.attribute("axis", 0) % x.rank
     outs = [out for out in site.outputs if out is not None]
     for out in outs:
@@ -153,6 +158,7 @@ def local_split(local: Local) -> Call:
 def slice_(site: Site) -> None:
     x, y = site.tensor(0), site.output()
     axes, steps = _slice_axes(site), _slice_steps(site)
+    site.parameters()
     for dim in range(x.rank):
         if dim not in axes or (x.shape[dim] == y.shape[dim] and steps[axes.index(dim)] == 1):
             site.tie(x.axes[dim], y.axes[dim])
@@ -320,6 +326,7 @@ def tile(site: Site) -> None:
 
 
 def _pass_all_but(site: Site, x: Tensor, y: Tensor, dims: set[int]) -> None:
+    site.parameters()
     for dim in range(x.rank):
         if dim in dims:
             site.whole(x.axes[dim])
