@@ -151,7 +151,8 @@ def _follow(
         return
     try:
         evaluator = ReferenceEvaluator(_alone(node, opsets, graph.ir_version, found, feeds))
-        found.values[out] = np.asarray(next(iter(evaluator.run(None, feeds))))
+        with np.errstate(all="ignore"):
+            found.values[out] = np.asarray(next(iter(evaluator.run(None, feeds))))
     except Exception as error:  # any operator may fail in its own way
         log.debug("no value for %s %r: %s", node.op_type, node.name, error)
 

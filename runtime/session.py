@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,6 +84,7 @@ class InferenceSession:
             """bytes of the initializers that this rank holds"""
             # onnxruntime has mapped the weights by now: the scratch files may go.
         self.mesh: Mesh = loaded.mesh or Mesh(tp=self._comm.size)
+        self._running = threading.Lock()
         self.trace = Trace()
         """where the time of the latest run went"""
         self.load_seconds: float = time.perf_counter() - start
@@ -128,6 +130,9 @@ class InferenceSession:
     ) -> list[Any]:
         """Run the model; collective. Return the outputs of these names, all if None.
 
+        Runs follow one another: ranks could not agree on the order of two at once. One that is
+        asked for while another is under way, from another thread, is refused; on one rank it runs.
+
         Raises ValueError for feeds or names that do not fit, before anything is computed, and
         NodeError for what fails on the way; other ranks then wait until they are stopped.
         """
@@ -138,7 +143,14 @@ class InferenceSession:
         if unknown := [name for name in names if name not in known]:
             raise ValueError(f"expected outputs among {known}, got {unknown}")
         feeds = check_feeds(input_feed, self._inputs)
-        outputs, self.trace = self._program.run(feeds, run_options)
+        is_alone = self._comm.size == 1
+        if not is_alone and not self._running.acquire(blocking=False):
+            raise RuntimeError("expected one run at a time, but another thread is in one")
+        try:
+            outputs, self.trace = self._program.run(feeds, run_options)
+        finally:
+            if not is_alone:
+                self._running.release()
         return [outputs[name] for name in names]
 
     def close(self) -> None:

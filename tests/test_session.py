@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -445,3 +447,28 @@ def test_operators_without_an_imported_domain_are_run() -> None:
     made.graph.output.append(onnx.ValueInfoProto(name="z"))
     y, z = run(1, made)[0]
     np.testing.assert_array_equal(y, z)
+
+
+def test_a_run_beside_another_is_refused_and_does_not_disturb_it(tmp_path: Path) -> None:
+    path, feeds = mlp(tmp_path)
+    (want,) = onnxruntime.InferenceSession(path).run(None, feeds)
+    may_join = threading.Event()
+
+    def job(comm: Communicator) -> list[Any]:
+        session = rankwise.InferenceSession(path, comm=comm)
+        if comm.rank == 1:
+            assert may_join.wait(30)
+            return session.run(None, feeds)
+        made: list[Any] = []
+        other = threading.Thread(target=lambda: made.extend(session.run(None, feeds)))
+        other.start()  # and waits for rank 1
+        while not session._running.locked():
+            time.sleep(0.001)
+        with pytest.raises(RuntimeError, match="one run at a time"):
+            session.run(None, feeds)
+        may_join.set()
+        other.join(30)
+        return made
+
+    for (got,) in local.run(2, job):
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
