@@ -20,7 +20,6 @@ axis (None): they broadcast.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
@@ -301,12 +300,3 @@ def _unify_product_with_sum(whole: Axis, parts: Axis) -> None:
     row = pieces(parts)
     for x, y in zip(cut_at(whole, [part.size for part in row]), row, strict=True):
         unify(x, y)
-
-
-def extent(axis: Axis | None) -> int:
-    """Return the size at the first setting; 1 for no axis."""
-    return 1 if axis is None else axis.size.first
-
-
-def volume(axes: Iterable[Axis | None]) -> int:
-    return math.prod(extent(axis) for axis in axes)
