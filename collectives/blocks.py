@@ -38,6 +38,15 @@ def even(count: int, parts: int) -> Offsets:
     return offsets(split(count, parts))
 
 
+@functools.lru_cache(maxsize=1024)
+def segmented(where: Offsets, segments: int) -> Offsets:
+    """The offsets of the segments of all blocks: each block is split evenly into so many."""
+    if segments == 1:
+        return where
+    blocks = itertools.pairwise(where)
+    return offsets([part for a, b in blocks for part in split(b - a, segments)])
+
+
 def resized(shape: Shape, dim: int, length: int) -> Shape:
     """The shape with another length along dim."""
     return (*shape[:dim], length, *shape[dim + 1 :])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,10 @@ from .blocks import Offsets, back, even, front, offsets, resized, row, split
 from .endpoint import Endpoint
 from .execute import compiled, execute
 from .header import Header, agree, announced, gathered
-from .reduction import Op, reduction
-from .selection import Way, moving, reducing
+from .reduction import Op, Reduction, reduction
+from .selection import Way, moving, reducing, sharing
+from .shared import Shared, described, share
+from .table import Option, segments
 
 Array = NDArray[Any]
 
@@ -34,6 +37,30 @@ class Communicator(Endpoint):
     midst of a call the communicator refuses further ones: ranks may have stopped at different
     places.
     """
+
+    _nodes: tuple[int, ...] = ()  # of each rank, once an algorithm has asked
+
+    @functools.cached_property
+    def _shared(self) -> Shared | None:
+        """The memory that all ranks share, if they do. The first use is collective."""
+        return share(self._alive(), self._told)
+
+    def _told(self, mine: Sequence[int]) -> list[list[int]]:
+        """As many numbers from every rank, by rank."""
+        rows = np.empty((self.size, len(mine)), np.int64)
+        rows[self.rank] = mine
+        self._move("allgather", rows.reshape(-1), offsets((len(mine),) * self.size))
+        return rows.tolist()
+
+    def free(self) -> None:
+        self.__dict__.pop("_shared", None)
+        super().free()
+
+    def _refuse(self, error: BaseException) -> None:
+        super()._refuse(error)
+        shared: Shared | None = self.__dict__.get("_shared")
+        if shared is not None:
+            shared.leave(error)
 
     def split(self, color: int | None, key: int = 0) -> Communicator | None:
         """One communicator to each color, ranks ordered by key, then rank; None for no color."""
@@ -59,7 +86,30 @@ class Communicator(Endpoint):
         `op` is a name (sum prod min max mean band bor bxor land lor lxor), the builtin sum, min or
         max, a ufunc, or a function of two whole arrays; functions keep the order of ranks.
         """
+        x = as_array(x)
+        how = reduction(op, x.dtype)
+        name = sharing(algorithm, x, self.size, how)
+        if name is not None and self._alive() and self._shared is not None:
+            return self._through_memory(self._shared, name, x, how, out)
         return self._combined("allreduce", x, op, None, out, algorithm)
+
+    def _through_memory(
+        self, shared: Shared, name: str, x: Array, how: Reduction, out: Array | None
+    ) -> Array:
+        """allreduce by an algorithm of shared.py."""
+        result = target(out, x.shape, x.dtype)
+        if not x.flags.c_contiguous or (result is out is not x and np.may_share_memory(out, x)):
+            result[...] = x
+            x = result
+        call = described(name, how.name, x.dtype, x.shape)
+        try:
+            shared.run(call, x.reshape(-1), result.reshape(-1), how.function)
+        except BaseException as error:
+            self._refuse(error)
+            raise
+        if how.finish is not None:
+            how.finish(result, self.size)
+        return result if out is None else settled(result, out)
 
     def reduce(
         self,
@@ -258,7 +308,12 @@ class Communicator(Endpoint):
         where = offsets(sizes)
         work = np.empty(where[-1], x.dtype)
         back(work[: x.size], x.shape, split_dim)[...] = x
-        self._run(way, work, where)
+        if way.entry is not None and way.entry.equal:
+            widest = resized(x.shape, concat_dim, max(lengths))
+            longest = split(widest[split_dim], self.size)[0] * row(widest, split_dim)
+            self._run_equal(way, work, where, longest)
+        else:
+            self._run(way, work, where)
         came = zip(where[self.size :], where[self.size + 1 :], shapes, strict=False)
         pieces = [back(work[a:b], shape, split_dim) for a, b, shape in came]
         np.concatenate(pieces, concat_dim, out=result)
@@ -284,14 +339,37 @@ class Communicator(Endpoint):
         try:
             if way.native is not None:
                 way.native(buffer, where, root or 0)
-            elif way.algorithm is not None:
-                program = compiled(way.algorithm, self.rank, self.size, root, where, signals)
+            elif way.entry is not None:
+                algorithm, takes = way.entry.algorithm, way.entry.takes
+                options = {name: self._option(name, buffer.nbytes) for name in takes}
+                program = compiled(
+                    algorithm, self.rank, self.size, root, where, signals, **options
+                )
                 # As in MPI, an overflow is a value and no warning.
                 with np.errstate(all="ignore"):
                     execute(program, buffer, transport, way.combine)
         except BaseException as error:
             self._refuse(error)
             raise
+
+    def _run_equal(self, way: Way, buffer: Array, where: Offsets, length: int) -> None:
+        """Do it on blocks of one length, no shorter than any block of any rank."""
+        blocks = range(len(where) - 1)
+        wide = np.empty((len(blocks), length), buffer.dtype)
+        for b in blocks[: self.size]:
+            wide[b, : where[b + 1] - where[b]] = buffer[where[b] : where[b + 1]]
+        self._run(way, wide.reshape(-1), offsets((length,) * len(blocks)))
+        for b in blocks[self.size :]:
+            buffer[where[b] : where[b + 1]] = wide[b, : where[b + 1] - where[b]]
+
+    def _option(self, name: Option, nbytes: int) -> int | tuple[int, ...]:
+        """What an algorithm takes beside rank, size and root."""
+        if name == "segments":
+            return segments(nbytes, self.size)
+        if not self._nodes:
+            # Each node by its first rank. Ranks come here together.
+            self._nodes = tuple(first for (first,) in self._told(self.node_ranks[:1]))
+        return self._nodes
 
     def _lengths(
         self, call: str, x: Array, dim: int, counts: Sequence[int] | None, name: str = "dim"

@@ -1,23 +1,25 @@
 """Count what a schedule moves, and the time that it takes in the alpha-beta-gamma model.
 
 alpha: seconds for a message to start; beta: seconds for a byte to move; gamma: seconds for a byte
-to be reduced. A round takes as long as its slowest rank; sending and receiving overlap.
+to be reduced. A round takes as long as its slowest rank; sending and receiving overlap. To load
+from a peer costs what it costs to receive.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .schedule import Algorithm, Recv, Round, Send, schedule
+from .schedule import Algorithm, Copy, Load, Recv, Round, Send, schedule
 
 
 class Traffic(NamedTuple):
-    """Rounds of the whole, and blocks or bytes by rank."""
+    """Rounds of the whole, and blocks or bytes by rank. What is loaded was never sent."""
 
     rounds: int
     sent: tuple[int, ...]
     received: tuple[int, ...]
+    loaded: tuple[int, ...]
 
 
 def traffic(
@@ -25,20 +27,34 @@ def traffic(
     size: int,
     root: int | None = None,
     block_bytes: Sequence[int] | None = None,
+    **options: Any,
 ) -> Traffic:
-    """Count blocks, or bytes where the sizes of all blocks are given."""
-    ranks = schedule(algorithm, size, root)
-    return Traffic(
-        max(map(len, ranks)),
-        tuple(sum(moved(steps, Send, block_bytes) for steps in rounds) for rounds in ranks),
-        tuple(sum(moved(steps, Recv, block_bytes) for steps in rounds) for rounds in ranks),
-    )
+    """Count blocks (segments where there are any), or bytes where the sizes of all are given."""
+    ranks = schedule(algorithm, size, root, **options)
+
+    def counted(kind: type[Send | Recv | Load]) -> tuple[int, ...]:
+        return tuple(
+            sum(moved(steps, rank, kind, block_bytes) for steps in rounds)
+            for rank, rounds in enumerate(ranks)
+        )
+
+    return Traffic(max(map(len, ranks)), counted(Send), counted(Recv), counted(Load))
 
 
-def moved(steps: Round, kind: type[Send | Recv], sizes: Sequence[int] | None = None) -> int:
-    """Blocks, or bytes, that one rank sends or receives in a round."""
-    blocks = [block for step in steps if isinstance(step, kind) for block in step.blocks]
-    return len(blocks) if sizes is None else sum(sizes[block] for block in blocks)
+def moved(
+    steps: Round,
+    rank: int,
+    kind: type[Send | Recv | Load],
+    sizes: Sequence[int] | None = None,
+) -> int:
+    """Blocks, or bytes, that one rank sends, receives or loads in a round; not from itself."""
+    blocks = [
+        block
+        for step in steps
+        if isinstance(step, kind) and step.peer != rank
+        for block in step.blocks
+    ]
+    return len(blocks) if sizes is None else sum(sizes[block % len(sizes)] for block in blocks)
 
 
 def seconds(
@@ -50,22 +66,26 @@ def seconds(
     beta: float,
     gamma: float = 0.0,
     root: int | None = None,
+    **options: Any,
 ) -> float:
     """The predicted time for a vector of so many bytes in `size` equal blocks."""
-    block = nbytes / size
+    block = nbytes / size / options.get("segments", 1)
     return sum(
-        max(slowness(steps, block, alpha, beta, gamma) for steps in together)
-        for together in zip(*schedule(algorithm, size, root), strict=True)
+        max(
+            slowness(steps, rank, block, alpha, beta, gamma) for rank, steps in enumerate(together)
+        )
+        for together in zip(*schedule(algorithm, size, root, **options), strict=True)
     )
 
 
-def slowness(steps: Round, block: float, alpha: float, beta: float, gamma: float) -> float:
+def slowness(
+    steps: Round, rank: int, block: float, alpha: float, beta: float, gamma: float
+) -> float:
     """The time of one rank in one round."""
-    sent, received = moved(steps, Send), moved(steps, Recv)
-    reducing = tuple(step for step in steps if isinstance(step, Recv) and step.reduce)
-    messages = any(isinstance(step, Send | Recv) for step in steps)
-    return (
-        alpha * messages
-        + beta * block * max(sent, received)
-        + gamma * block * moved(reducing, Recv)
+    sent = moved(steps, rank, Send)
+    came = moved(steps, rank, Recv) + moved(steps, rank, Load)
+    reduced = sum(
+        len(step.blocks) for step in steps if isinstance(step, Recv | Load) and step.reduce
     )
+    talks = any(not isinstance(step, Copy) and step.peer != rank for step in steps)
+    return alpha * talks + beta * block * max(sent, came) + gamma * block * reduced

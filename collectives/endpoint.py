@@ -73,7 +73,7 @@ class Endpoint:
 
     @property
     def node_ranks(self) -> tuple[int, ...]:
-        """The ranks of this rank's node, itself among them. The first use is collective."""
+        """The ranks of this rank's node, itself among them."""
         return self._alive().node_ranks
 
     def send(self, x: ArrayLike, dest: int, tag: int = 0) -> None:
@@ -149,7 +149,6 @@ class Endpoint:
 
 def opened(comm: MPI.Comm | Transport | None, patience: Patience) -> Transport:
     """A transport as it is; anything else must be MPI's and is duplicated."""
-    # A test of the whole protocol would touch node_ranks, which is collective.
     if hasattr(comm, "bytes_sent"):
         return cast(Transport, comm)
     from .mpi import duplicate  # here, since it starts MPI

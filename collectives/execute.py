@@ -2,7 +2,8 @@
 
 A schedule is compiled once for an algorithm, a rank and the offsets of the blocks: blocks become
 ranges of the buffer, and a message of blocks that do not follow one another in memory goes through
-scratch memory, as does everything that is to be reduced. Then a call is one loop.
+scratch memory, as does everything that is to be reduced. Spare blocks lie at the beginning of
+scratch memory, in banks that look like the buffer. Then a call is one loop.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import Offsets
-from .schedule import Algorithm, Blocks, Copy, Recv, Round, Send, Side, rounds
+from .blocks import Offsets, segmented
+from .schedule import Algorithm, Blocks, Copy, Load, Recv, Round, Send, Side, rounds
 from .transport import Requests, Transport
 
 Array = NDArray[Any]
@@ -30,6 +31,14 @@ class Range(NamedTuple):
     start: int
     stop: int
     scratch: bool = False
+
+    def leads_to(self, other: Range) -> bool:
+        """Whether the other one follows in memory."""
+        return self.stop == other.start and self.scratch == other.scratch
+
+    def through(self, other: Range) -> Range:
+        """From here to the end of the other."""
+        return self._replace(stop=other.stop)
 
 
 class Message(NamedTuple):
@@ -71,29 +80,50 @@ def compiled(
     root: int | None,
     offsets: Offsets,
     signals: bool = False,
+    **options: Any,
 ) -> Program:
     """Lay a schedule out over a buffer. `signals`: empty messages are sent too (a barrier)."""
-    stages, scratch = [], 0
-    for steps in rounds(algorithm, rank, size, root):
-        stage, needed = laid_out(steps, offsets, signals)
-        scratch = max(scratch, needed)
+    every_round = rounds(algorithm, rank, size, root, **options)
+    offsets = segmented(offsets, options.get("segments", 1))
+    spare = scratch = banks(every_round, len(offsets) - 1) * offsets[-1]
+    stages = []
+    for steps in every_round:
+        stage, end = laid_out(steps, rank, offsets, spare, signals)
+        scratch = max(scratch, end)
         if any(stage):
             stages.append(stage)
     return Program(tuple(stages), scratch)
 
 
-def laid_out(steps: Round, offsets: Offsets, signals: bool) -> tuple[Stage, int]:
-    """One round as a stage, and its scratch memory."""
+def banks(every_round: tuple[Round, ...], blocks: int) -> int:
+    """How many times so many spare blocks a rank uses."""
+    written = [
+        block
+        for steps in every_round
+        for step in steps
+        if not isinstance(step, Send)
+        for block in (step.blocks if isinstance(step, Recv) else step.dest)
+    ]
+    return max(written, default=0) // blocks
+
+
+def laid_out(
+    steps: Round, rank: int, offsets: Offsets, used: int, signals: bool
+) -> tuple[Stage, int]:
+    """One round as a stage, and the end of its scratch memory, of which some is used before."""
     packs: list[Move] = []
     recvs: list[Message] = []
     sends: list[Message] = []
     copies: list[Move] = []
     landings: list[Move] = []
-    used = 0
     for step in steps:
         if isinstance(step, Copy):
-            pairs = zip(step.source, step.dest, strict=True)
-            copies += [Move(run(a, offsets), run(b, offsets)) for a, b in pairs]
+            copies += moves(step.source, step.dest, offsets)
+            continue
+        if isinstance(step, Load):
+            if step.peer != rank:
+                raise ValueError(f"expected messages, got a load from the memory of {step.peer}")
+            landings += moves(step.blocks, step.dest, offsets, step.reduce)
             continue
         pieces = runs(step.blocks, offsets)
         length = sum(piece.stop - piece.start for piece in pieces)
@@ -116,19 +146,37 @@ def laid_out(steps: Round, offsets: Offsets, signals: bool) -> tuple[Stage, int]
 
 def run(block: int, offsets: Offsets) -> Range:
     """The range of one block."""
-    return Range(offsets[block], offsets[block + 1])
+    bank, place = divmod(block, len(offsets) - 1)
+    before = max(bank - 1, 0) * offsets[-1]
+    return Range(before + offsets[place], before + offsets[place + 1], scratch=bank > 0)
+
+
+def moves(
+    source: Blocks, dest: Blocks, offsets: Offsets, reduce: Side | None = None
+) -> list[Move]:
+    """The moves of blocks within a rank, neighbours in memory joined."""
+    found: list[Move] = []
+    for a, b in zip(source, dest, strict=True):
+        origin, place = run(a, offsets), run(b, offsets)
+        if origin.start == origin.stop:
+            continue
+        if found and found[-1].source.leads_to(origin) and found[-1].dest.leads_to(place):
+            last = found.pop()
+            origin, place = last.source.through(origin), last.dest.through(place)
+        found.append(Move(origin, place, reduce))
+    return found
 
 
 def runs(blocks: Blocks, offsets: Offsets) -> list[Range]:
     """The ranges of blocks, neighbours in memory joined; one range, empty, for nothing."""
     found: list[Range] = []
     for block in blocks:
-        start, stop, _ = run(block, offsets)
-        if start == stop:
+        here = run(block, offsets)
+        if here.start == here.stop:
             continue
-        if found and found[-1].stop == start:
-            start = found.pop().start
-        found.append(Range(start, stop))
+        if found and found[-1].leads_to(here):
+            here = found.pop().through(here)
+        found.append(here)
     return found or [Range(0, 0)]
 
 

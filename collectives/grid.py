@@ -3,6 +3,7 @@
 >1:3        send block 3 to rank 1
 <3:2        receive block 2 from rank 3; <3:2+ reduces it
 0~4         copy block 0 to block 4
+@1:3        load block 3 of rank 1; @1:3+ reduces it, @1:3~7 puts it into block 7
 >1:0-3      blocks 0, 1, 2, 3; >1:3,0 are blocks 3 and 0, in this order
 .           idle
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .schedule import Blocks, Copy, Round, Send, Step
+from .schedule import Blocks, Copy, Load, Round, Send, Step
 
 WIDTH = 99
 MARK = "!!"
@@ -50,7 +51,11 @@ def word(step: Step) -> str:
         return f"{numbers(step.source)}~{numbers(step.dest)}"
     if isinstance(step, Send):
         return f">{step.peer}:{numbers(step.blocks)}"
-    return f"<{step.peer}:{numbers(step.blocks)}{'+' if step.reduce else ''}"
+    plus = "+" if step.reduce else ""
+    if isinstance(step, Load):
+        into = "" if step.dest == step.blocks else f"~{numbers(step.dest)}"
+        return f"@{step.peer}:{numbers(step.blocks)}{into}{plus}"
+    return f"<{step.peer}:{numbers(step.blocks)}{plus}"
 
 
 def numbers(blocks: Blocks) -> str:

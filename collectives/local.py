@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .errors import CollectiveTimeout, MismatchError, RankFailure
 from .transport import Bytes, Requests
+from .waiting import Patience
 
 if TYPE_CHECKING:
     from .communicator import Communicator
@@ -49,6 +50,7 @@ class LocalTransport:
     """Bytes between threads. A send copies its message and is complete at once."""
 
     largest_tag = (1 << 31) - 1
+    has_processes = False
 
     def __init__(
         self, world: World, members: tuple[int, ...], rank: int, context: Context
@@ -59,6 +61,7 @@ class LocalTransport:
         self.size = len(members)
         self.context = context
         self.bytes_sent = 0
+        self.patience = Patience(timeout=world.timeout)
         self.groups: dict[tuple[int, ...], int] = {}
 
     @property
@@ -113,6 +116,9 @@ class LocalTransport:
                     )
                 self.world.changed[thread].wait(deadline - time.monotonic() + 0.01)
             return box.popleft()
+
+    def progress(self) -> None:
+        """Messages arrive when they are sent."""
 
     def group(self, ranks: tuple[int, ...]) -> LocalTransport:
         # Every member counts its groups of the same ranks, so all of them name this one alike.

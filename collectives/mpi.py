@@ -20,29 +20,21 @@ LARGEST_MESSAGE = 1 << 30  # MPI counts are 32 bits wide below MPI 4; longer mes
 class MpiTransport:
     """Bytes over a communicator of MPI that nobody else uses."""
 
-    def __init__(self, comm: MPI.Intracomm, patience: Patience) -> None:
+    has_processes = True
+
+    def __init__(
+        self, comm: MPI.Intracomm, patience: Patience, node_ranks: tuple[int, ...]
+    ) -> None:
         """Take over `comm`: free() frees it."""
         self.comm = comm
         self.rank = comm.Get_rank()
         self.size = comm.Get_size()
         self.bytes_sent = 0
         self.patience = patience
+        self.node_ranks = node_ranks
         self.abandoned = False
         largest = comm.Get_attr(MPI.TAG_UB)
         self.largest_tag = 32767 if largest is None else int(largest)
-
-    @functools.cached_property
-    def node_ranks(self) -> tuple[int, ...]:
-        """The ranks of this node. The first call is collective."""
-        node = self.comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
-        try:
-            mine, all_ranks = node.Get_group(), self.comm.Get_group()
-            ranks = mine.Translate_ranks(None, all_ranks)
-            mine.Free()
-            all_ranks.Free()
-        finally:
-            node.Free()
-        return tuple(ranks)
 
     def isend(self, data: Bytes, peer: int, tag: int) -> Requests:
         self.bytes_sent += data.nbytes
@@ -85,11 +77,15 @@ class MpiTransport:
             length += status.Get_count(MPI.BYTE)
         return length
 
+    def progress(self) -> None:
+        self.comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)
+
     def group(self, ranks: tuple[int, ...]) -> MpiTransport:
         everyone = self.comm.Get_group()
         chosen = everyone.Incl(ranks)
         try:
-            return MpiTransport(self.comm.Create_group(chosen), self.patience)
+            here = tuple(i for i, rank in enumerate(ranks) if rank in self.node_ranks)
+            return MpiTransport(self.comm.Create_group(chosen), self.patience, here)
         finally:
             chosen.Free()
             everyone.Free()
@@ -119,7 +115,20 @@ def duplicate(comm: object, patience: Patience) -> MpiTransport:
         raise ValueError(f"expected an intracommunicator, got {comm!r}")
     if comm == MPI.COMM_NULL:
         raise ValueError("expected a communicator that this rank is part of, got MPI.COMM_NULL")
-    return MpiTransport(comm.Dup(), patience)
+    own = comm.Dup()
+    return MpiTransport(own, patience, ranks_here(own))
+
+
+def ranks_here(comm: MPI.Intracomm) -> tuple[int, ...]:
+    """The ranks of this rank's node. Collective."""
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+    mine, everyone = node.Get_group(), comm.Get_group()
+    try:
+        return tuple(mine.Translate_ranks(None, everyone))
+    finally:
+        mine.Free()
+        everyone.Free()
+        node.Free()
 
 
 def parts(data: Bytes) -> list[Bytes]:

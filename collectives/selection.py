@@ -11,8 +11,8 @@ from . import native
 from .arrays import whole
 from .execute import Combine
 from .reduction import Reduction
-from .schedule import Algorithm
-from .table import TABLE, choose, lookup
+from .shared import NAMES, SLOT
+from .table import TABLE, Entry, choose, lookup
 from .transport import Transport
 
 Array = NDArray[Any]
@@ -22,9 +22,27 @@ View = Callable[[Array], Array]  # gives a flat buffer the shape that the caller
 class Way(NamedTuple):
     """A schedule with a way to combine, or MPI's own call."""
 
-    algorithm: Algorithm | None
+    entry: Entry | None
     native: native.Call | None = None
     combine: Combine | None = None
+
+
+# Bytes from which it pays that every rank combines a slice only, as measured on 2 cores under Open
+# MPI 5.0.11 and MPICH 5.0.2, 2026-11-21 (scripts/bench_allreduce.py).
+TWO_SHOT_FROM_AT_2_RANKS = 64 << 10
+TWO_SHOT_FROM = 128 << 10
+
+
+def sharing(name: str, x: Array, size: int, op: Reduction) -> str | None:
+    """The way of an allreduce through memory that ranks share, if it is to go there."""
+    if not op.commutative or x.itemsize > SLOT:  # takes only whole arrays; has no room
+        return None
+    if name in NAMES:
+        return name
+    if name != "auto":
+        return None
+    two_shot_from = TWO_SHOT_FROM if size > 2 else TWO_SHOT_FROM_AT_2_RANKS
+    return "two_shot" if x.nbytes >= two_shot_from else "one_shot"
 
 
 def moving(transport: Transport, collective: str, name: str, buffer: Array) -> Way:
@@ -35,7 +53,7 @@ def moving(transport: Transport, collective: str, name: str, buffer: Array) -> W
             return Way(None, call)
     if name in ("auto", "mpi"):
         name = choose(collective, buffer.nbytes, transport.size, ordered=False)
-    return Way(lookup(collective, name).algorithm)
+    return Way(lookup(collective, name))
 
 
 def reducing(
@@ -46,15 +64,16 @@ def reducing(
         call = native.find(transport, collective, x.dtype, x.nbytes, op)
         if call is not None:
             return Way(None, call)
-    if name in ("auto", "mpi"):
+    if name in ("auto", "mpi") or (collective == "allreduce" and name in NAMES):
         name = choose(collective, x.nbytes, transport.size, ordered=not op.commutative)
     entry = lookup(collective, name)
     if op.commutative:
-        return Way(entry.algorithm, combine=op.function)
-    if not entry.ordered:
-        known = ", ".join(other for other, e in TABLE[collective].items() if e.ordered)
+        return Way(entry, combine=op.function)
+    if not (entry.ordered and entry.whole):
+        entries = TABLE[collective].items()
+        known = ", ".join(other for other, e in entries if e.ordered and e.whole)
         raise ValueError(
-            f"expected an algorithm that keeps the order of ranks ({known}) for "
+            f"expected an algorithm that keeps the order of ranks and whole arrays ({known}) for "
             f"op {op.name!r}, got {name!r}"
         )
-    return Way(entry.algorithm, combine=whole(op.function, view))
+    return Way(entry, combine=whole(op.function, view))

@@ -24,6 +24,27 @@ class Spec(NamedTuple):
     reduces: bool = False
     copies: int = 1
 
+    def segmented(self, segments: int) -> Spec:
+        """The same for every segment of a block: segment j of block b is b * segments + j."""
+        if segments == 1:
+            return self
+        return self._replace(
+            before=of_segment(self.before, segments),
+            after=of_segment(self.after, segments),
+            copies=self.copies * segments,
+        )
+
+
+def of_segment(condition: Condition, segments: int) -> Condition:
+    """What a condition on blocks says of their segments."""
+
+    def segment(r: int, b: int, size: int, root: int) -> Value | None:
+        block, j = divmod(b, segments)
+        value = condition(r, block, size, root)
+        return None if value is None else tuple((i, c * segments + j) for i, c in value)
+
+    return segment
+
 
 def mine(r: int, b: int, size: int, root: int) -> Value | None:
     """Every block is this rank's operand."""

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from .algorithms.bruck import bruck_allgather, bruck_alltoall
+from .algorithms.chain import chain_broadcast, chain_reduce
+from .algorithms.composed import scatter_allgather_broadcast
 from .algorithms.dissemination import dissemination_barrier
+from .algorithms.hierarchical import hierarchical_allreduce, hierarchical_broadcast
+from .algorithms.knomial import (
+    knomial_allreduce,
+    knomial_broadcast,
+    knomial_gather,
+    knomial_reduce,
+    knomial_scatter,
+)
+from .algorithms.linear import (
+    driver_allreduce,
+    linear_broadcast,
+    linear_gather,
+    linear_reduce,
+    linear_scatter,
+    naive_allreduce,
+)
 from .algorithms.pairwise import pairwise_alltoall
-from .algorithms.recursive import recursive_doubling_allreduce
-from .algorithms.ring import ring_allgather, ring_allreduce, ring_reduce_scatter
+from .algorithms.recursive import (
+    rabenseifner_allreduce,
+    recursive_doubling_allgather,
+    recursive_doubling_allreduce,
+    recursive_halving_reduce_scatter,
+)
+from .algorithms.ring import (
+    ring_allgather,
+    ring_allreduce,
+    ring_reduce_scatter,
+    segmented_ring_allreduce,
+    segmented_ring_reduce_scatter,
+)
+from .algorithms.shared import one_shot_allreduce, two_shot_allreduce
 from .algorithms.tree import (
     ordered_tree_reduce,
     tree_allgather,
@@ -20,33 +51,87 @@ from .algorithms.tree import (
 )
 from .schedule import Algorithm
 
+Option = Literal["segments", "nodes"]
+
 
 class Entry(NamedTuple):
-    """An algorithm, and whether it combines operands in the order of ranks for every root."""
+    """An algorithm, what it keeps, what it needs and what it takes.
+
+    `ordered`: it combines operands in the order of ranks for every root. `whole`: it combines
+    nothing smaller than the whole vector, as functions of whole arrays must. `shared`: the ranks
+    share memory. `equal`: all blocks have one length. `takes`: its options (schedule.py).
+    """
 
     algorithm: Algorithm
     ordered: bool = True
+    whole: bool = True
+    shared: bool = False
+    equal: bool = False
+    takes: tuple[Option, ...] = ()
 
+
+SEGMENTS: tuple[Option, ...] = ("segments",)
+NODES: tuple[Option, ...] = ("nodes",)
 
 TABLE: dict[str, dict[str, Entry]] = {
     "allreduce": {
-        "ring": Entry(ring_allreduce, ordered=False),
+        "ring": Entry(ring_allreduce, ordered=False, whole=False),
+        "segmented_ring": Entry(
+            segmented_ring_allreduce, ordered=False, whole=False, takes=SEGMENTS
+        ),
         "tree": Entry(tree_allreduce),
+        "knomial": Entry(knomial_allreduce),
         "recursive_doubling": Entry(recursive_doubling_allreduce),
+        "rabenseifner": Entry(rabenseifner_allreduce, whole=False),
+        "hierarchical": Entry(hierarchical_allreduce, ordered=False, whole=False, takes=NODES),
+        "naive": Entry(naive_allreduce),
+        "driver": Entry(driver_allreduce),
+        "one_shot": Entry(one_shot_allreduce, shared=True),
+        "two_shot": Entry(two_shot_allreduce, whole=False, shared=True),
     },
     "reduce_scatter": {
-        "ring": Entry(ring_reduce_scatter, ordered=False),
+        "ring": Entry(ring_reduce_scatter, ordered=False, whole=False),
+        "segmented_ring": Entry(
+            segmented_ring_reduce_scatter, ordered=False, whole=False, takes=SEGMENTS
+        ),
         "tree": Entry(tree_reduce_scatter),
+        "recursive_halving": Entry(recursive_halving_reduce_scatter, ordered=False, whole=False),
     },
-    "allgather": {"ring": Entry(ring_allgather), "tree": Entry(tree_allgather)},
-    "broadcast": {"tree": Entry(tree_broadcast)},
+    "allgather": {
+        "ring": Entry(ring_allgather),
+        "tree": Entry(tree_allgather),
+        "bruck": Entry(bruck_allgather),
+        "recursive_doubling": Entry(recursive_doubling_allgather),
+    },
+    "broadcast": {
+        "tree": Entry(tree_broadcast),
+        "knomial": Entry(knomial_broadcast),
+        "chain": Entry(chain_broadcast, takes=SEGMENTS),
+        "scatter_allgather": Entry(scatter_allgather_broadcast),
+        "hierarchical": Entry(hierarchical_broadcast, takes=NODES),
+        "linear": Entry(linear_broadcast),
+    },
     "reduce": {
         "tree": Entry(tree_reduce, ordered=False),
         "ordered_tree": Entry(ordered_tree_reduce),
+        "knomial": Entry(knomial_reduce, ordered=False),
+        "chain": Entry(chain_reduce, whole=False, takes=SEGMENTS),
+        "linear": Entry(linear_reduce),
     },
-    "scatter": {"tree": Entry(tree_scatter)},
-    "gather": {"tree": Entry(tree_gather)},
-    "alltoall": {"pairwise": Entry(pairwise_alltoall)},
+    "scatter": {
+        "tree": Entry(tree_scatter),
+        "knomial": Entry(knomial_scatter),
+        "linear": Entry(linear_scatter),
+    },
+    "gather": {
+        "tree": Entry(tree_gather),
+        "knomial": Entry(knomial_gather),
+        "linear": Entry(linear_gather),
+    },
+    "alltoall": {
+        "pairwise": Entry(pairwise_alltoall),
+        "bruck": Entry(bruck_alltoall, equal=True),
+    },
     "barrier": {"dissemination": Entry(dissemination_barrier)},
 }
 
@@ -90,5 +175,17 @@ def choose(collective: str, nbytes: int, size: int, ordered: bool) -> str:
             return "tree" if few_rounds else "ring"
         case "reduce":
             return "ordered_tree" if ordered else "tree"
-    (only,) = TABLE[collective]
-    return only
+        case "alltoall":
+            return "pairwise"
+        case "barrier":
+            return "dissemination"
+    return "tree"
+
+
+SEGMENT = 128 << 10  # bytes of a segment, where an algorithm cuts blocks; counted, not measured
+MOST_SEGMENTS = 64
+
+
+def segments(nbytes: int, size: int) -> int:
+    """The segments of each of `size` blocks that have so many bytes together."""
+    return min(max(1, nbytes // (size * SEGMENT)), MOST_SEGMENTS)

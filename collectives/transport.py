@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .waiting import Patience
+
 Bytes = NDArray[np.uint8]  # one-dimensional and contiguous
 Requests = list[Any]  # a medium's own handles, opaque to everyone else
 
@@ -23,6 +25,8 @@ class Transport(Protocol):
     size: int
     bytes_sent: int  # by this rank, since the transport was made
     largest_tag: int
+    patience: Patience
+    has_processes: bool  # whether each rank is a process, and not a thread of this one
 
     @property
     def node_ranks(self) -> tuple[int, ...]:
@@ -39,6 +43,9 @@ class Transport(Protocol):
 
     def receive(self, data: Bytes, peer: int, tag: int) -> int:
         """Receive one message and return its length; MismatchError if it is longer than data."""
+
+    def progress(self) -> None:
+        """Let messages that are under way move on."""
 
     def group(self, ranks: tuple[int, ...]) -> Transport:
         """A transport among `ranks`, in this order; called by these ranks only."""

@@ -29,15 +29,33 @@ class Patience:
             raise ValueError(f"expected times above 0 s, got {self!r}")
 
 
-def until(ready: Callable[[], bool], patience: Patience, describe: Callable[[], str]) -> None:
+def until(
+    ready: Callable[[], bool],
+    patience: Patience,
+    describe: Callable[[], str],
+    meanwhile: Callable[[], None] | None = None,
+) -> None:
     """Return as soon as `ready()` is true; `describe()` says who waits for whom.
 
-    More ranks than cores are normal, so a rank that waits gets out of the way: after a few looks
-    it yields the core, and later sleeps an eighth of the time waited, which bounds what it adds.
+    `meanwhile()` is called before every sleep, for what may go wrong while this rank waits.
     """
     for _ in range(LOOKS):
         if ready():
             return
+    aside(ready, patience, describe, meanwhile)
+
+
+def aside(
+    ready: Callable[[], bool],
+    patience: Patience,
+    describe: Callable[[], str],
+    meanwhile: Callable[[], None] | None = None,
+) -> None:
+    """`until` for one who has looked in vain.
+
+    More ranks than cores are normal, so a rank that waits gets out of the way: it yields the core,
+    and later sleeps an eighth of the time waited, which bounds what it adds.
+    """
     started = time.monotonic()
     warn_at = patience.warning
     while not ready():
@@ -45,6 +63,8 @@ def until(ready: Callable[[], bool], patience: Patience, describe: Callable[[], 
         if waited < YIELD_S:
             os.sched_yield()
         else:
+            if meanwhile is not None:
+                meanwhile()
             time.sleep(min(waited / 8, LONGEST_SLEEP_S))
         if waited >= patience.timeout:
             raise CollectiveTimeout(f"{describe()} for {waited:.3g} s; no answer in time")

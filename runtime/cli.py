@@ -87,11 +87,23 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     add("--algorithm", nargs="+", metavar="NAME", help="only these (default: all, auto and mpi)")
 
 
+def sizes(text: str) -> tuple[int, ...]:
+    """Whole numbers, as in 2,2."""
+    return tuple(map(int, text.split(",")))
+
+
 def _add_schedule(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("collective", help="such as allreduce")
     parser.add_argument("algorithm", help="such as ring")
     parser.add_argument("-n", dest="ranks", type=int, required=True, metavar="RANKS")
     parser.add_argument("--root", type=int, help="of a collective that has one (default 0)")
+    parser.add_argument("--segments", type=int, help="parts of each block, where it is cut")
+    parser.add_argument(
+        "--nodes",
+        type=sizes,
+        metavar="RANKS,...",
+        help="ranks of each node, as in 2,2 (default: one)",
+    )
 
 
 VERBS = {
@@ -240,7 +252,14 @@ def _dispatch(options: argparse.Namespace) -> int:
                 options.dry_run,
             )
         case "schedule":
-            return schedule(options.collective, options.algorithm, options.ranks, options.root)
+            return schedule(
+                options.collective,
+                options.algorithm,
+                options.ranks,
+                options.root,
+                options.segments,
+                options.nodes,
+            )
         case _:
             from .doctor import doctor
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from ..collectives.cost import traffic
+from ..collectives.grid import grid
+from ..collectives.schedule import Copy, Load, Recv, Send
+from ..collectives.schedule import schedule as rounds_of
+from ..collectives.specs import SPECS
+from ..collectives.table import TABLE, Entry, lookup
 from ..models.manifest import Manifest
 from ..models.mesh import Mesh
 from ..models.sharding.write import Progress
@@ -83,20 +90,23 @@ def _progress(what: str) -> Iterator[Progress | None]:
 MOST_RANKS = 256
 """Of a grid: larger ones are megabytes of text."""
 
-LEGEND = (
-    ">1:3 sends block 3 to rank 1; <3:2 receives block 2 from rank 3, <3:2+ reduces with it; "
-    "0~3 copies block 0 to 3"
-)
+LEGEND = {
+    Send: ">1:3 sends block 3 to rank 1",
+    Recv: "<3:2 receives block 2 from rank 3, <3:2+ reduces with it",
+    Copy: "0~3 copies block 0 to 3",
+    Load: "@1:3 loads block 3 of rank 1, @1:3~7 loads it into block 7, @1:3+ reduces with it",
+}
 
 
-def schedule(collective: str, algorithm: str, ranks: int, root: int | None) -> int:
-    """Print what each rank sends and receives, round by round, and how much that is."""
-    from ..collectives.cost import traffic
-    from ..collectives.grid import grid
-    from ..collectives.schedule import schedule as rounds_of
-    from ..collectives.specs import SPECS
-    from ..collectives.table import TABLE, lookup
-
+def schedule(
+    collective: str,
+    algorithm: str,
+    ranks: int,
+    root: int | None,
+    segments: int | None,
+    nodes: Sequence[int] | None,
+) -> int:
+    """Print what each rank does, round by round, and how much it sends. `nodes`: ranks of each."""
     if collective in TABLE and algorithm not in TABLE[collective]:
         # lookup would name "auto" and "mpi" too, which have no schedule to print.
         known = ", ".join(TABLE[collective])
@@ -109,10 +119,42 @@ def schedule(collective: str, algorithm: str, ranks: int, root: int | None) -> i
             raise ValueError(f"{collective} has no root; leave --root out")
     elif not 0 <= (root := root or 0) < ranks:
         raise ValueError(f"expected --root from 0 to {ranks - 1}, got {root}")
-    print(grid(rounds_of(entry.algorithm, ranks, root)))
-    total = traffic(entry.algorithm, ranks, root)
-    sent = ", ".join(map(str, total.sent))
-    text = str(total.sent[0]) if len(set(total.sent)) == 1 else f"[{sent}]"
-    print(LEGEND)
-    print(f"{total.rounds} rounds; blocks sent per rank: {text}; 1 block = 1/{ranks} of the data")
+    options = chosen_options(algorithm, entry, ranks, segments, nodes)
+    every_rank = rounds_of(entry.algorithm, ranks, root, **options)
+    print(grid(every_rank))
+    used = {type(step) for rounds in every_rank for steps in rounds for step in steps}
+    if used:
+        print("\n".join(text for kind, text in LEGEND.items() if kind in used))
+    total = traffic(entry.algorithm, ranks, root, **options)
+    moved = f"blocks sent per rank: {listed(total.sent)}"
+    if Load in used:
+        moved += f", loaded: {listed(total.loaded)}"
+    parts = ranks * options.get("segments", 1)
+    print(f"{total.rounds} rounds; {moved}; 1 block = 1/{parts} of the data")
     return 0
+
+
+def chosen_options(
+    name: str, entry: Entry, ranks: int, segments: int | None, nodes: Sequence[int] | None
+) -> dict[str, Any]:
+    """What the algorithm takes beside rank, size and root, as asked for."""
+    options: dict[str, Any] = {}
+    if segments is not None:
+        if "segments" not in entry.takes:
+            raise ValueError(f"{name} cuts no blocks; leave --segments out")
+        if segments < 1:
+            raise ValueError(f"expected --segments from 1, got {segments}")
+        options["segments"] = segments
+    if nodes is not None:
+        if "nodes" not in entry.takes:
+            raise ValueError(f"{name} does not look at nodes; leave --nodes out")
+        if min(nodes) < 1 or sum(nodes) != ranks:
+            asked = ",".join(map(str, nodes))
+            raise ValueError(f"expected --nodes to sum up to {ranks} ranks, got {asked}")
+        options["nodes"] = tuple(node for node, count in enumerate(nodes) for _ in range(count))
+    return options
+
+
+def listed(counts: Sequence[int]) -> str:
+    """Numbers by rank, or the one that all have."""
+    return str(counts[0]) if len(set(counts)) == 1 else f"[{', '.join(map(str, counts))}]"

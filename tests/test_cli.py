@@ -61,6 +61,17 @@ def test_schedule_prints_the_grid_and_what_it_costs(capsys: pytest.CaptureFixtur
     assert lines[-1].startswith("6 rounds; blocks sent per rank: 6;")
     assert cli.main(["schedule", "broadcast", "tree", "-n", "3", "--root", "2"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("2 rounds; ")
+    assert cli.main(["schedule", "allreduce", "segmented_ring", "-n", "2", "--segments", "3"]) == 0
+    last = "6 rounds; blocks sent per rank: 6; 1 block = 1/6 of the data"
+    assert capsys.readouterr().out.splitlines()[-1] == last
+    assert cli.main(["schedule", "allreduce", "hierarchical", "-n", "3", "--nodes", "2,1"]) == 0
+    assert "blocks sent per rank: [6, 3, 3]" in capsys.readouterr().out
+    assert cli.main(["schedule", "allreduce", "one_shot", "-n", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert "@1:3-5~0-2+" in shown
+    assert "@1:3 loads" in shown
+    assert "sends block 3" not in shown
+    assert "sent per rank: 0, loaded: 6;" in shown
 
 
 def test_shard_writes_what_inspect_reads(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,11 +112,19 @@ BAD = {
     "no verb": ("", "required: VERB"),
     "unknown algorithm": (
         "schedule allreduce rings -n 4",
-        "algorithm of allreduce (ring, tree, ",
+        "algorithm of allreduce (ring, segmented_ring, tree, ",
     ),
     "unknown collective": ("schedule allsum ring -n 4", "allreduce, reduce_scatter"),
     "root of what has none": ("schedule allreduce ring -n 4 --root 1", "has no root"),
     "root beyond": ("schedule broadcast tree -n 4 --root 4", "from 0 to 3, got 4"),
+    "segments of what cuts nothing": (
+        "schedule allreduce ring -n 4 --segments 2",
+        "--segments out",
+    ),
+    "no segments": ("schedule allreduce segmented_ring -n 4 --segments 0", "from 1, got 0"),
+    "nodes of what sees none": ("schedule allreduce ring -n 4 --nodes 2,2", "leave --nodes out"),
+    "other nodes": ("schedule allreduce hierarchical -n 4 --nodes 2,1", "4 ranks, got 2,1"),
+    "nodes in words": ("schedule allreduce hierarchical -n 4 --nodes two", "--nodes: invalid"),
     "no ranks": ("schedule allreduce ring -n 0", "from 1 to 256 ranks, got 0"),
     "missing model": ("inspect nothing.onnx", "nothing.onnx does not exist"),
     "truncated model": ("inspect short.onnx", "short.onnx is no ONNX model"),

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from rankwise.collectives import CollectiveError, Communicator, MismatchError, communicator, local
+from rankwise.collectives.cost import traffic
+from rankwise.collectives.specs import SPECS
 from rankwise.collectives.table import TABLE
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -36,6 +38,11 @@ def check(function: Callable[[Communicator], None]) -> Callable[[Communicator], 
 
 def names(collective: str) -> list[str]:
     return [*TABLE[collective], "auto", "mpi"]
+
+
+def ordered(collective: str) -> list[str]:
+    """The algorithms that functions of whole arrays may use."""
+    return [name for name, e in TABLE[collective].items() if e.ordered and e.whole]
 
 
 def operand(rank: int, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
@@ -249,21 +256,22 @@ def functions_keep_the_order_of_ranks(comm: Communicator) -> None:
     factors = [np.array([[1, r + 1], [r, 1 + r * (r + 1)]]) for r in range(comm.size)]
     product = functools.reduce(np.matmul, factors)
     for op in (np.matmul, lambda a, b: a @ b):
-        for name in ("auto", "tree", "recursive_doubling", "mpi"):
+        for name in (*ordered("allreduce"), "auto", "mpi"):
             same(comm.allreduce(factors[comm.rank], op, algorithm=name), product)
         for dim in (0, 1):
             part = np.array_split(product, comm.size, dim)[comm.rank].copy()
             same(comm.reduce_scatter(factors[comm.rank], op, dim), part)
         for root in range(comm.size):
-            got = comm.reduce(factors[comm.rank], op, root)
-            same(got, product) if comm.rank == root else same_none(got)
+            for name in (*ordered("reduce"), "auto"):
+                got = comm.reduce(factors[comm.rank], op, root, algorithm=name)
+                same(got, product) if comm.rank == root else same_none(got)
 
 
 @check
 def an_algorithm_that_breaks_the_order_is_refused(comm: Communicator) -> None:
-    with pytest.raises(ValueError, match=r"\(tree, recursive_doubling\) for op '<lambda>'"):
+    with pytest.raises(ValueError, match=r"\(tree, knomial, .*\) for op '<lambda>'"):
         comm.allreduce([1], lambda a, b: a, algorithm="ring")
-    with pytest.raises(ValueError, match=r"\(ordered_tree\) for op 'subtract', got 'tree'"):
+    with pytest.raises(ValueError, match=r"\(ordered_tree, linear\) for .*subtract"):
         comm.reduce([1], np.subtract, algorithm="tree")
 
 
@@ -283,6 +291,21 @@ def bytes_are_those_of_the_schedule(comm: Communicator) -> None:
     counts = (1000,) * n
     assert sent(lambda: comm.allgather(mine, counts=counts, algorithm="ring")) == (n - 1) * 4000
     assert sent(lambda: comm.alltoall(x, counts=(1000 * n,) * n)) == (n - 1) * 4000
+    calls: dict[str, Callable[[str], object]] = {
+        "allreduce": lambda name: comm.allreduce(x, algorithm=name),
+        "reduce_scatter": lambda name: comm.reduce_scatter(x, algorithm=name),
+        "allgather": lambda name: comm.allgather(mine, counts=counts, algorithm=name),
+        "reduce": lambda name: comm.reduce(x, algorithm=name),
+        "gather": lambda name: comm.gather(mine, counts=counts, algorithm=name),
+        "alltoall": lambda name: comm.alltoall(x, counts=(1000 * n,) * n, algorithm=name),
+    }
+    comm.allreduce(x, algorithm="hierarchical")  # asks once which rank is on which node
+    for collective, call in calls.items():
+        for name, entry in TABLE[collective].items():
+            if not entry.shared:
+                root = 0 if SPECS[collective].rooted else None
+                expected = 4000 * traffic(entry.algorithm, n, root).sent[comm.rank]
+                assert sent(functools.partial(call, name)) == expected, (collective, name)
     assert sent(comm.barrier) == 0
     assert sent(lambda: comm.allreduce(x[:0])) == 0
 

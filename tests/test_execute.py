@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rankwise.collectives import local
-from rankwise.collectives.blocks import even, offsets, split
+from rankwise.collectives.blocks import even, offsets, segmented, split
 from rankwise.collectives.communicator import Communicator
 from rankwise.collectives.execute import Range, compiled, execute, runs
 from rankwise.collectives.schedule import Copy, Recv, Round, Send
@@ -72,6 +72,43 @@ def test_messages_of_scattered_blocks_arrive_in_their_order() -> None:
     a, b = np.arange(12), 100 * np.arange(12)
     np.testing.assert_array_equal(first, [*(a - b)[:2], *a[2:5], *b[2:5], (a - b)[8], *a[2:5]])
     np.testing.assert_array_equal(second, [*(b - a)[:2], *b[2:5], *a[2:5], (b - a)[8], *b[2:5]])
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8])
+@pytest.mark.parametrize("name", ["segmented_ring", "hierarchical"])
+@pytest.mark.parametrize("length", [3, 1000])
+def test_options_reach_the_algorithm(name: str, size: int, length: int) -> None:
+    entry = lookup("allreduce", name)
+    options = {"segments": 3} if "segments" in entry.takes else {"nodes": (4, 0, 4, 2, 0)[:size]}
+    if name == "hierarchical" and size == 8:
+        options = {"nodes": (0, 0, 0, 1, 1, 2, 2, 2)}
+    where = even(length, size)
+
+    def work(comm: Communicator) -> np.ndarray:
+        buffer = np.arange(length) * (comm.rank + 1)
+        program = compiled(entry.algorithm, comm.rank, size, None, where, **options)
+        execute(program, buffer, comm._transport, np.add)
+        return buffer
+
+    for result in local.run(size, work):
+        np.testing.assert_array_equal(result, np.arange(length) * size * (size + 1) // 2)
+
+
+def test_spare_blocks_lie_in_scratch_memory_and_are_reduced_there() -> None:
+    program = compiled(lookup("allreduce", "naive").algorithm, 1, 3, None, even(10, 3))
+    assert program.scratch == 2 * 10  # the sums; a vector comes into them, and one beside them
+    (first, second) = program.stages
+    assert [move.dest for move in first.landings] == [Range(0, 10, scratch=True)] * 2
+    assert [move.source for move in second.copies] == [Range(0, 10, scratch=True)]
+
+
+def test_a_load_from_another_rank_is_no_message() -> None:
+    with pytest.raises(ValueError, match="expected messages, got a load from the memory of 0"):
+        compiled(lookup("allreduce", "one_shot").algorithm, 1, 2, None, even(4, 2))
+
+
+def test_segments_are_an_even_split_of_every_block() -> None:
+    assert segmented((0, 5, 5, 8), 2) == (0, 3, 5, 5, 5, 7, 8)
 
 
 def test_a_thread_that_fails_frees_the_others_and_is_the_one_reported() -> None:

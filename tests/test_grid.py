@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rankwise.collectives.grid import WIDTH, grid
-from rankwise.collectives.schedule import Copy, Recv, Send, schedule
+from rankwise.collectives.schedule import Copy, Load, Recv, Send, schedule
 from rankwise.collectives.table import lookup
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -20,6 +20,12 @@ GOLDEN = Path(__file__).parent / "golden"
         ("reduce", "ordered_tree", 5, 3),
         ("alltoall", "pairwise", 4, None),
         ("allgather", "ring", 16, None),
+        ("allreduce", "one_shot", 3, None),
+        ("allreduce", "two_shot", 4, None),
+        ("allreduce", "naive", 3, None),
+        ("allreduce", "rabenseifner", 6, None),
+        ("alltoall", "bruck", 5, None),
+        ("broadcast", "chain", 4, 1),
     ],
 )
 def test_it_looks_as_in_its_file(collective: str, name: str, size: int, root: int | None) -> None:
@@ -36,6 +42,8 @@ def test_lines_stay_narrow_and_name_every_rank() -> None:
 def test_a_cell_says_what_is_sent_received_reduced_and_copied() -> None:
     steps = (Send(1, (3, 0, 1)), Recv(2, (5,)), Recv(2, (4,), "left"), Copy((0,), (7,)))
     assert grid([[steps, ()]]) == ("round  rank 0\n0      >1:3,0-1 <2:5 <2:4+ 0~7\n1      .\n")
+    loads = (Load(1, (3,)), Load(1, (4,), "left"), Load(0, (1, 2), "right", (7, 8)))
+    assert grid([[loads]]) == "round  rank 0\n0      @1:3 @1:4+ @0:1-2~7-8+\n"
 
 
 def test_a_window_and_a_mark_show_a_place() -> None:

@@ -7,7 +7,7 @@ import pytest
 from rankwise.collectives import ScheduleError
 from rankwise.collectives.algorithms.ring import ring_allgather, ring_allreduce
 from rankwise.collectives.algorithms.tree import tree_reduce
-from rankwise.collectives.schedule import Algorithm, Copy, Recv, Round, Send, rounds
+from rankwise.collectives.schedule import Algorithm, Copy, Load, Recv, Round, Send, Step, rounds
 from rankwise.collectives.simulate import prove
 
 
@@ -46,6 +46,46 @@ BUGS = {
 def test_a_planted_bug_is_named(sentence: str) -> None:
     with pytest.raises(ScheduleError, match=sentence):
         prove("allreduce", BUGS[sentence], 2)
+
+
+def test_a_load_reads_what_was_there_before_the_round() -> None:
+    def swap(rank: int, size: int) -> Iterator[Round]:
+        yield Load(rank, (rank,), into=(2,)), Load(1 - rank, (1 - rank,))
+        yield (Copy((2,), (rank,)),)
+
+    prove("allgather", swap, 2)
+
+
+@pytest.mark.parametrize(
+    "step", [Copy((0,), (1,)), Recv(-1, (1,)), Recv(-1, (1,), "left"), Load(0, (0,), None, (1,))]
+)
+def test_a_block_must_not_be_written_while_another_rank_loads_it(step: Step) -> None:
+    def algorithm(rank: int, size: int) -> Iterator[Round]:
+        if rank == 0:
+            yield (step._replace(peer=1) if isinstance(step, Recv) else step,)
+        else:
+            sends = (Send(0, (0,)),) if isinstance(step, Recv) else ()
+            yield (*sends, Load(0, (1,), "left"))
+
+    with pytest.raises(
+        ScheduleError, match=r"rank 0: writes block 1 in the round in which rank 1 loads it"
+    ):
+        prove("allreduce", algorithm, 2)
+
+
+def test_a_block_that_holds_nothing_cannot_be_loaded() -> None:
+    with pytest.raises(ScheduleError, match="rank 1: lends rank 0 block 4, which holds nothing"):
+        prove("allreduce", always((Load(-1, (4,), into=(2,)),)), 2)
+
+
+def test_segments_are_proved_one_by_one() -> None:
+    def first_only(rank: int, size: int, *, segments: int) -> Iterator[Round]:
+        for steps in rounds(ring_allgather, rank, size):
+            yield tuple(s._replace(blocks=(s.blocks[0] * segments,)) for s in steps)
+
+    prove("allgather", first_only, 3, segments=1)
+    with pytest.raises(ScheduleError, match="block 3 must end as block 3 of rank 1, got nothing"):
+        prove("allgather", first_only, 3, segments=2)
 
 
 def test_a_copy_of_the_wrong_length_is_named() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..schedule import Recv, Round, Send, Side
+from ..schedule import Algorithm, Recv, Round, Send, Side
 
 
 def ring_reduce_scatter(rank: int, size: int) -> Iterator[Round]:
@@ -38,3 +38,31 @@ def ring_allreduce(rank: int, size: int) -> Iterator[Round]:
     """
     yield from ring_reduce_scatter(rank, size)
     yield from ring_allgather(rank, size)
+
+
+def segmented_ring_reduce_scatter(rank: int, size: int, *, segments: int = 1) -> Iterator[Round]:
+    """ring_reduce_scatter, a segment of each block at a time.
+
+    (p - 1) S rounds for S segments, (p - 1)/p n bytes. What a round brings is small enough to be
+    in cache when it is reduced, and scratch memory is that of one segment.
+    """
+    return segmented(ring_reduce_scatter, rank, size, segments)
+
+
+def segmented_ring_allreduce(rank: int, size: int, *, segments: int = 1) -> Iterator[Round]:
+    """ring_allreduce, a segment of each block at a time.
+
+    2 (p - 1) S rounds for S segments, 2 (p - 1)/p n bytes. Open MPI's coll/tuned has it.
+    """
+    return segmented(ring_allreduce, rank, size, segments)
+
+
+def segmented(algorithm: Algorithm, rank: int, size: int, segments: int) -> Iterator[Round]:
+    """Each round of an algorithm, once for every segment of its blocks."""
+    for steps in algorithm(rank, size):
+        for j in range(segments):
+            yield tuple(
+                step._replace(blocks=tuple(b * segments + j for b in step.blocks))
+                for step in steps
+                if isinstance(step, Send | Recv)
+            )
