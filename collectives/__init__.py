@@ -1,6 +1,7 @@
 """Bytes between ranks: collectives as schedules, and a communicator that runs them."""
 
 from .communicator import Communicator
+from .endpoint import Batch
 from .errors import (
     CollectiveError,
     CollectiveTimeout,
@@ -9,8 +10,10 @@ from .errors import (
     ScheduleError,
 )
 from .waiting import Patience
+from .work import Work
 
 __all__ = [
+    "Batch",
     "CollectiveError",
     "CollectiveTimeout",
     "Communicator",
@@ -18,4 +21,5 @@ __all__ = [
     "Patience",
     "RankFailure",
     "ScheduleError",
+    "Work",
 ]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .schedule import Algorithm, Copy, Load, Recv, Round, Send, schedule
+from .specs import SPECS
 
 
 class Traffic(NamedTuple):
@@ -89,3 +90,32 @@ def slowness(
     )
     talks = any(not isinstance(step, Copy) and step.peer != rank for step in steps)
     return alpha * talks + beta * block * max(sent, came) + gamma * block * reduced
+
+
+def lower_bound(
+    collective: str,
+    size: int,
+    nbytes: float,
+    *,
+    alpha: float,
+    beta: float,
+    gamma: float = 0.0,
+) -> float:
+    """The time that no algorithm comes below where a rank sends and receives one message a round.
+
+    ceil(lg p) alpha + m beta + (p - 1)/p n gamma, gamma where something is reduced. m is the
+    least that some rank must move of n bytes: 2 (p - 1)/p n in an allreduce, n in a broadcast or
+    reduce, nothing in a barrier, else (p - 1)/p n. n is the whole vector: what a rank holds after
+    an allgather or before a reduce_scatter or alltoall. Chan et al., "Collective communication:
+    theory, practice, and experience", CCPE 2007; of an allreduce Patarasuk and Yuan, JPDC 2009.
+    """
+    if size == 1:
+        return 0.0
+    share = (size - 1) / size
+    moved = {"allreduce": 2 * share, "broadcast": 1.0, "reduce": 1.0, "barrier": 0.0}
+    reduced = share if SPECS[collective].reduces else 0.0
+    return (
+        (size - 1).bit_length() * alpha
+        + moved.get(collective, share) * nbytes * beta
+        + reduced * nbytes * gamma
+    )

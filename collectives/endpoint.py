@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,12 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from .arrays import as_array, like
 from .errors import CollectiveError, MismatchError
 from .transport import Requests, Transport
-from .waiting import Patience
+from .waiting import Call, Patience, finish, until
+from .work import Line, Work
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 Array = NDArray[Any]
+T = TypeVar("T")
 
 
 class Endpoint:
@@ -78,8 +82,11 @@ class Endpoint:
 
     def send(self, x: ArrayLike, dest: int, tag: int = 0) -> None:
         """Send an array to one rank; returns when x may be changed."""
-        data, tag = contiguous(x), self._tag(tag)
-        self._exchange(data, self._peer(dest, "dest"), None, None, tag)
+        self._finish(self._sending(x, dest, tag))
+
+    def isend(self, x: ArrayLike, dest: int, tag: int = 0) -> Work[None]:
+        """Begin to send an array, which must not change until the work is done."""
+        return self._begun(self._sending(x, dest, tag))
 
     def recv(self, out_or_like: Any, source: int, tag: int = 0) -> Array:
         """Receive an array from one rank.
@@ -87,44 +94,93 @@ class Endpoint:
         A writable array is filled and returned; anything else says shape and dtype of a new one.
         MismatchError if the message is of another length.
         """
-        result, tag = like(out_or_like), self._tag(tag)
-        self._exchange(None, None, result, self._peer(source, "source"), tag)
-        return result
+        return self._finish(self._receiving(out_or_like, source, tag))
+
+    def irecv(self, out_or_like: Any, source: int, tag: int = 0) -> Work[Array]:
+        """Begin to receive an array."""
+        return self._begun(self._receiving(out_or_like, source, tag))
 
     def sendrecv(
         self, x: ArrayLike, dest: int, out_or_like: Any, source: int, tag: int = 0
     ) -> Array:
         """Send to one rank while receiving from another, or the same; x may be received into."""
-        data, result, tag = contiguous(x), like(out_or_like), self._tag(tag)
-        if np.may_share_memory(data, result):
-            data = data.copy()
-        peers = self._peer(dest, "dest"), self._peer(source, "source")
-        self._exchange(data, peers[0], result, peers[1], tag)
-        return result
+        return self._finish(self._exchanging(x, dest, out_or_like, source, tag))
 
-    def _exchange(
-        self, data: Array | None, dest: int | None, out: Array | None, source: int | None, tag: int
-    ) -> None:
-        """Send, receive, or both."""
-        transport = self._alive()
+    @contextmanager
+    def batch(self) -> Iterator[Batch]:
+        """Sends and receives that are posted together and complete when the block ends.
+
+        with comm.batch() as batch:
+            batch.send(x, right)
+            y = batch.recv(x, left)    # is filled at the end of the block
+        """
+        batch = Batch(self)
+        yield batch
+        batch.complete()
+
+    async def _sending(self, x: ArrayLike, dest: int, tag: int) -> None:
+        data, tag = contiguous(x), self._tag(tag)
+        transport, peer = self._alive(), self._peer(dest, "dest")
         requests: Requests = []
-        mismatch: MismatchError | None = None
         try:
-            if data is not None and dest is not None:
-                requests = transport.isend(data.view(np.uint8), dest, tag)
-            if out is not None and source is not None:
-                try:
-                    receive(transport, out, source, tag)
-                except MismatchError as error:  # the message is gone, the group in order
-                    mismatch = error
-            if requests:
-                transport.wait(requests, () if dest is None else (dest,))
+            requests = transport.isend(data.view(np.uint8), peer, tag)
+            await until(transport.pending(requests, (peer,)))
         except BaseException as error:
             transport.abandon(requests)
             self._refuse(error)
             raise
-        if mismatch is not None:
-            raise mismatch
+
+    async def _exchanging(
+        self, x: ArrayLike, dest: int, out_or_like: Any, source: int, tag: int
+    ) -> Array:
+        data, result = contiguous(x), like(out_or_like)
+        if np.may_share_memory(data, result):
+            data = data.copy()
+        transport, peer = self._alive(), self._peer(dest, "dest")
+        self._peer(source, "source")
+        requests: Requests = []
+        try:
+            requests = transport.isend(data.view(np.uint8), peer, self._tag(tag))
+            try:
+                return await self._receiving(result, source, tag)
+            finally:
+                await until(transport.pending(requests, (peer,)))
+        except MismatchError:  # both messages are gone, the group in order
+            raise
+        except BaseException as error:
+            transport.abandon(requests)
+            self._refuse(error)
+            raise
+
+    async def _receiving(self, out_or_like: Any, source: int, tag: int) -> Array:
+        out, tag = like(out_or_like), self._tag(tag)
+        transport, peer = self._alive(), self._peer(source, "source")
+        work = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+        try:
+            length = await transport.receive(work.reshape(-1).view(np.uint8), peer, tag)
+        except MismatchError:  # the message is gone, the group in order
+            raise
+        except BaseException as error:
+            self._refuse(error)
+            raise
+        if length != work.nbytes:
+            raise MismatchError(
+                f"rank {self.rank} expected {work.nbytes} bytes of rank {source} for "
+                f"{out.dtype} {out.shape}, got {length}"
+            )
+        if work is not out:
+            out[...] = work
+        return out
+
+    def _finish(self, call: Call[T]) -> T:
+        return finish(call, self._transport)
+
+    def _begun(self, call: Call[T]) -> Work[T]:
+        """Start a call that need not wait for the collectives under way."""
+        line = Line(self._transport)
+        work = line.start(call)
+        line.serve()
+        return work
 
     def _alive(self) -> Transport:
         if self._refusal is not None:
@@ -161,14 +217,28 @@ def contiguous(x: ArrayLike) -> Array:
     return np.ascontiguousarray(as_array(x)).reshape(-1)
 
 
-def receive(transport: Transport, out: Array, source: int, tag: int) -> None:
-    """Fill an array of any memory order with one message."""
-    work = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
-    length = transport.receive(work.reshape(-1).view(np.uint8), source, tag)
-    if length != work.nbytes:
-        raise MismatchError(
-            f"rank {transport.rank} expected {work.nbytes} bytes of rank {source} for "
-            f"{out.dtype} {out.shape}, got {length}"
-        )
-    if work is not out:
-        out[...] = work
+class Batch:
+    """Sends and receives to be completed together."""
+
+    def __init__(self, comm: Endpoint) -> None:
+        self.comm = comm
+        self.works: list[Work[Any]] = []
+
+    def send(self, x: ArrayLike, dest: int, tag: int = 0) -> None:
+        """Send an array, which must not change before the batch is complete."""
+        self.post(self.comm._sending(x, dest, tag))
+
+    def recv(self, out_or_like: Any, source: int, tag: int = 0) -> Array:
+        """Receive into the array that is returned, by the time when the batch is complete."""
+        result = like(out_or_like)
+        self.post(self.comm._receiving(result, source, tag))
+        return result
+
+    def complete(self) -> None:
+        """Return when all messages have left and come."""
+        while self.works:
+            self.works[0].wait()
+            del self.works[0]
+
+    def post(self, call: Call[Any]) -> None:
+        self.works.append(Line(self.comm._transport).start(call))

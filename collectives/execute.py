@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .blocks import Offsets, segmented
 from .schedule import Algorithm, Blocks, Copy, Load, Recv, Round, Send, Side, rounds
 from .transport import Requests, Transport
+from .waiting import until
 
 Array = NDArray[Any]
 Combine = Callable[..., object]  # (left, right, *, out)
@@ -190,7 +191,7 @@ def matched(pieces: list[Range], start: int) -> list[tuple[Range, Range]]:
     return pairs
 
 
-def execute(
+async def execute(
     program: Program, buffer: Array, transport: Transport, combine: Combine | None
 ) -> None:
     """Run a program on a one-dimensional contiguous buffer, in place.
@@ -202,22 +203,26 @@ def execute(
     raw = (buffer.view(np.uint8), scratch.view(np.uint8))
     item = buffer.itemsize
     for packs, recvs, sends, copies, peers, landings in program.stages:
-        move(packs, memory, None)
+        move(packs, memory)
         requests: Requests = []
         try:
             for peer, (start, stop, where) in recvs:
                 requests += transport.irecv(raw[where][start * item : stop * item], peer, TAG)
             for peer, (start, stop, where) in sends:
                 requests += transport.isend(raw[where][start * item : stop * item], peer, TAG)
-            move(copies, memory, None)
-            transport.wait(requests, peers)
+            move(copies, memory)
+            await until(transport.pending(requests, peers))
         except BaseException:
             transport.abandon(requests)
             raise
-        move(landings, memory, combine)
+        # As in MPI, an overflow is a value and no warning.
+        with np.errstate(all="ignore"):
+            move(landings, memory, combine)
 
 
-def move(moves: tuple[Move, ...], memory: tuple[Array, Array], combine: Combine | None) -> None:
+def move(
+    moves: tuple[Move, ...], memory: tuple[Array, Array], combine: Combine | None = None
+) -> None:
     """Copy or reduce ranges into ranges."""
     for (start, stop, came), (first, last, into), side in moves:
         source, dest = memory[came][start:stop], memory[into][first:last]

@@ -20,7 +20,7 @@ from .blocks import even, offsets
 from .errors import MismatchError
 
 if TYPE_CHECKING:
-    from .communicator import Communicator
+    from .engine import Engine
 
 CELL = 128
 LENGTH = 8  # of which the first bytes hold the length of the text
@@ -56,32 +56,32 @@ def decoded(text: bytes) -> Header:
     return Header(dtype, shape)
 
 
-def gathered(comm: Communicator, mine: Header) -> list[Header]:
+async def gathered(comm: Engine, mine: Header) -> list[Header]:
     """The headers of all ranks, by rank."""
     text = encoded(mine)
     cells = np.empty(comm.size * CELL, np.uint8)
     cells[comm.rank * CELL : (comm.rank + 1) * CELL] = cell(text)
-    comm._move("allgather", cells, offsets((CELL,) * comm.size))
+    await comm._move("allgather", cells, offsets((CELL,) * comm.size))
     firsts = [cells[i : i + CELL].tobytes() for i in range(0, cells.size, CELL)]
     where = offsets([missing(first) for first in firsts])
     rests = np.empty(where[-1], np.uint8)
     rests[where[comm.rank] : where[comm.rank + 1]] = np.frombuffer(text[ROOM:], np.uint8)
-    comm._move("allgather", rests, where)
+    await comm._move("allgather", rests, where)
     ends = itertools.pairwise(where)
     return [
         joined(first, rests[a:b].tobytes()) for first, (a, b) in zip(firsts, ends, strict=True)
     ]
 
 
-def announced(comm: Communicator, x: NDArray[Any] | None, root: int) -> Header:
+async def announced(comm: Engine, x: NDArray[Any] | None, root: int) -> Header:
     """The header of the root's array, for everyone; x is None away from root."""
     text = b"" if x is None else encoded(Header(x.dtype, x.shape))
     first = cell(text).copy()
-    comm._move("broadcast", first, even(CELL, comm.size), root)
+    await comm._move("broadcast", first, even(CELL, comm.size), root)
     rest = np.empty(missing(first.tobytes()), np.uint8)
     if x is not None:
         rest[:] = np.frombuffer(text[ROOM:], np.uint8)
-    comm._move("broadcast", rest, even(rest.size, comm.size), root)
+    await comm._move("broadcast", rest, even(rest.size, comm.size), root)
     return joined(first.tobytes(), rest.tobytes())
 
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .errors import CollectiveTimeout, MismatchError, RankFailure
 from .transport import Bytes, Requests
-from .waiting import Patience
+from .waiting import Patience, Wait, until
 
 if TYPE_CHECKING:
     from .communicator import Communicator
 
 T = TypeVar("T")
+SHORTEST_PAUSE_S = 0.0002
+
 Context = tuple[object, ...]  # tells the messages of one group from those of another
 Address = tuple[Context, int, int]  # a context, the sender's rank in it, a tag
 
@@ -50,7 +52,9 @@ class LocalTransport:
     """Bytes between threads. A send copies its message and is complete at once."""
 
     largest_tag = (1 << 31) - 1
+    looks = 1
     has_processes = False
+    is_threaded = True
 
     def __init__(
         self, world: World, members: tuple[int, ...], rank: int, context: Context
@@ -80,18 +84,37 @@ class LocalTransport:
     def irecv(self, data: Bytes, peer: int, tag: int) -> Requests:
         return [Landing(data, peer, tag)]
 
-    def wait(self, requests: Requests, peers: Sequence[int]) -> None:
-        for landing in requests:
-            message = self.take(landing.peer, landing.tag)
-            if message.size != landing.data.size:
-                raise MismatchError(
-                    f"rank {self.rank} expected {landing.data.size} bytes of rank "
-                    f"{landing.peer}, got {message.size}"
-                )
-            landing.data[:] = message
+    def pending(self, requests: Requests, peers: Sequence[int]) -> Wait:
+        missing = deque(requests)
 
-    def receive(self, data: Bytes, peer: int, tag: int) -> int:
-        message = self.take(peer, tag)
+        def ready() -> bool:
+            while missing:
+                landing = missing[0]
+                message = self.taken(landing.peer, landing.tag)
+                if message is None:
+                    return False
+                missing.popleft()
+                if message.size != landing.data.size:
+                    raise MismatchError(
+                        f"rank {self.rank} expected {landing.data.size} bytes of rank "
+                        f"{landing.peer}, got {message.size}"
+                    )
+                landing.data[:] = message
+            return True
+
+        return Wait(ready, lambda: self.waiting([landing.peer for landing in missing]))
+
+    async def receive(self, data: Bytes, peer: int, tag: int) -> int:
+        came: list[Bytes] = []
+
+        def ready() -> bool:
+            message = self.taken(peer, tag)
+            if message is not None:
+                came.append(message)
+            return message is not None
+
+        await until(Wait(ready, lambda: self.waiting([peer])))
+        (message,) = came
         if message.size > data.size:
             raise MismatchError(
                 f"rank {self.rank} got a longer message from rank {peer} than expected: "
@@ -100,22 +123,26 @@ class LocalTransport:
         data[: message.size] = message
         return message.size
 
-    def take(self, peer: int, tag: int) -> Bytes:
-        """The oldest message of a peer; waits for it."""
-        thread, address = self.members[self.rank], (self.context, peer, tag)
-        deadline = time.monotonic() + self.world.timeout
+    def taken(self, peer: int, tag: int) -> Bytes | None:
+        """The oldest message of a peer, if one is there; RankFailure if any rank has failed."""
+        thread = self.members[self.rank]
         with self.world.changed[thread]:
-            while not (box := self.world.mail[thread].get(address)):
-                if self.world.failed is not None:
-                    rank, error = self.world.failed
-                    raise RankFailure(f"rank {rank} failed: {error!r}")
-                if time.monotonic() > deadline:
-                    raise CollectiveTimeout(
-                        f"rank {self.rank} has waited for rank {peer} for "
-                        f"{self.world.timeout:.3g} s; no answer in time"
-                    )
-                self.world.changed[thread].wait(deadline - time.monotonic() + 0.01)
-            return box.popleft()
+            box = self.world.mail[thread].get((self.context, peer, tag))
+            if box:
+                return box.popleft()
+            if self.world.failed is not None:
+                rank, error = self.world.failed
+                raise RankFailure(f"rank {rank} failed: {error!r}")
+            return None
+
+    def waiting(self, peers: Sequence[int]) -> str:
+        return f"rank {self.rank} has waited for rank {', '.join(map(str, peers))}"
+
+    def pause(self, seconds: float) -> None:
+        # A message ends it; one that came since the last look does not.
+        condition = self.world.changed[self.members[self.rank]]
+        with condition:
+            condition.wait(max(seconds, SHORTEST_PAUSE_S))
 
     def progress(self) -> None:
         """Messages arrive when they are sent."""

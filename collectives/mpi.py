@@ -5,15 +5,18 @@ This is the one module that imports MPI at its top; a communicator imports it wh
 
 from __future__ import annotations
 
-import functools
+import os
+import time
 from collections.abc import Sequence
 
 from mpi4py import MPI
 
 from .errors import CollectiveError, MismatchError
 from .transport import Bytes, Requests
-from .waiting import Patience, until
+from .waiting import Patience, Wait, until
 
+LOOKS = 200  # some 20 us
+CROWDED_LOOKS = 1  # where there are more ranks than cores
 LARGEST_MESSAGE = 1 << 30  # MPI counts are 32 bits wide below MPI 4; longer messages are split
 
 
@@ -32,6 +35,9 @@ class MpiTransport:
         self.bytes_sent = 0
         self.patience = patience
         self.node_ranks = node_ranks
+        is_crowded = len(node_ranks) > (os.cpu_count() or 1)
+        self.looks = CROWDED_LOOKS if is_crowded else LOOKS
+        self.is_threaded = MPI.Query_thread() == MPI.THREAD_MULTIPLE
         self.abandoned = False
         largest = comm.Get_attr(MPI.TAG_UB)
         self.largest_tag = 32767 if largest is None else int(largest)
@@ -47,35 +53,40 @@ class MpiTransport:
             return [self.comm.Irecv((data, MPI.BYTE), peer, tag)]
         return [self.comm.Irecv((part, MPI.BYTE), peer, tag) for part in parts(data)]
 
-    def wait(self, requests: Requests, peers: Sequence[int]) -> None:
-        try:
-            if not MPI.Request.Testall(requests):
-                until(
-                    lambda: MPI.Request.Testall(requests),
-                    self.patience,
-                    lambda: f"rank {self.rank} of {self.size} has waited for {named(peers)}",
-                )
-        except MPI.Exception as error:
-            raise explained(error, self.rank, peers) from error
-
-    def receive(self, data: Bytes, peer: int, tag: int) -> int:
-        length = 0
-        for part in parts(data):
-            status = MPI.Status()
-            request = self.comm.Irecv((part, MPI.BYTE), peer, tag)
+    def pending(self, requests: Requests, peers: Sequence[int]) -> Wait:
+        def ready() -> bool:
             try:
-                until(
-                    functools.partial(request.Test, status),
-                    self.patience,
-                    lambda: f"rank {self.rank} of {self.size} has waited for {named([peer])}",
-                )
+                return bool(MPI.Request.Testall(requests))
+            except MPI.Exception as error:
+                raise explained(error, self.rank, peers) from error
+
+        return Wait(ready, lambda: self.waiting(peers))
+
+    async def receive(self, data: Bytes, peer: int, tag: int) -> int:
+        requests = self.irecv(data, peer, tag)
+        statuses = [MPI.Status() for _ in requests]
+
+        def ready() -> bool:
+            try:
+                return bool(MPI.Request.Testall(requests, statuses))
             except MPI.Exception as error:
                 raise explained(error, self.rank, [peer]) from error
-            except BaseException:
-                self.abandon([request])
-                raise
-            length += status.Get_count(MPI.BYTE)
-        return length
+
+        try:
+            await until(Wait(ready, lambda: self.waiting([peer])))
+        except BaseException:
+            self.abandon(requests)
+            raise
+        return sum(status.Get_count(MPI.BYTE) for status in statuses)
+
+    def waiting(self, peers: Sequence[int]) -> str:
+        return f"rank {self.rank} of {self.size} has waited for {named(peers)}"
+
+    def pause(self, seconds: float) -> None:
+        if seconds > 0:
+            time.sleep(seconds)
+        else:
+            os.sched_yield()
 
     def progress(self) -> None:
         self.comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)

@@ -5,9 +5,9 @@ They work on the same buffers and offsets as the schedules do, in place.
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +16,19 @@ from numpy.typing import NDArray
 from .blocks import Offsets
 from .reduction import REDUCTIONS, Reduction
 from .transport import Transport
+from .waiting import until
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 Array = NDArray[Any]
-Call = Callable[[Array, Offsets, int], None]  # of (buffer, offsets, root)
+
+# The methods of mpi4py; their non-blocking forms have an I before.
+METHODS = {
+    "allreduce": "Allreduce", "reduce": "Reduce", "reduce_scatter": "Reduce_scatter",
+    "allgather": "Allgatherv", "broadcast": "Bcast", "scatter": "Scatterv", "gather": "Gatherv",
+    "alltoall": "Alltoallv", "barrier": "Barrier",
+}  # fmt: skip
 
 LARGEST_COUNT = (1 << 31) - 1  # of bytes, below MPI 4
 
@@ -40,116 +47,93 @@ TYPES = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Native:
+    """One of MPI's collectives, with its datatype and operation if it reduces."""
+
+    transport: Transport
+    comm: MPI.Intracomm
+    collective: str
+    kind: MPI.Datatype | None = None
+    how: MPI.Op | None = None
+
+    async def run(self, buffer: Array, offsets: Offsets, root: int, blocks: bool) -> None:
+        """Do it on a flat buffer of blocks, by MPI's call that blocks or by the one that not."""
+        method = METHODS[self.collective]
+        mine = np.empty(0, buffer.dtype)
+        if self.collective == "reduce_scatter":
+            mine = np.empty(offsets[self.comm.rank + 1] - offsets[self.comm.rank], buffer.dtype)
+        given = self.arguments(buffer, offsets, root, mine)
+        if blocks:
+            getattr(self.comm, method)(*given)
+        else:
+            request = getattr(self.comm, f"I{method.lower()}")(*given)
+            everyone = [rank for rank in range(self.comm.size) if rank != self.comm.rank]
+            await until(self.transport.pending([request], everyone))
+        if self.collective == "reduce_scatter":
+            buffer[offsets[self.comm.rank] : offsets[self.comm.rank + 1]] = mine
+
+    def arguments(
+        self, buffer: Array, offsets: Offsets, root: int, mine: Array
+    ) -> tuple[Any, ...]:
+        """What the method takes."""
+        from mpi4py import MPI  # here, since it starts MPI
+
+        rank, size = self.comm.rank, self.comm.size
+        block = buffer[offsets[rank] : offsets[rank + 1]].view(np.uint8)
+        match self.collective:
+            case "allreduce":
+                return MPI.IN_PLACE, (buffer, self.kind), self.how
+            case "reduce" if rank == root:
+                return MPI.IN_PLACE, (buffer, self.kind), self.how, root
+            case "reduce":
+                return (buffer, self.kind), None, self.how, root
+            case "reduce_scatter":
+                counts = [stop - start for start, stop in itertools.pairwise(offsets)]
+                return (buffer, self.kind), (mine, self.kind), counts, self.how
+            case "allgather":
+                return MPI.IN_PLACE, uneven(buffer, offsets)
+            case "broadcast":
+                return buffer.view(np.uint8), root
+            case "scatter" if rank == root:
+                return uneven(buffer, offsets), MPI.IN_PLACE, root
+            case "scatter":
+                return None, block, root
+            case "gather" if rank == root:
+                return MPI.IN_PLACE, uneven(buffer, offsets), root
+            case "gather":
+                return block, None, root
+            case "alltoall":
+                # Open MPI's Ialltoallv takes buffers that begin alike for one.
+                half = offsets[size]
+                came = [offset - half for offset in offsets[size:]]
+                return uneven(buffer, offsets[: size + 1]), uneven(buffer[half:], came)
+        return ()
+
+
 def find(
     transport: Transport, collective: str, dtype: np.dtype[Any], nbytes: int, op: Reduction | None
-) -> Call | None:
+) -> Native | None:
     """MPI's call for a collective; None where MPI is not there or lacks the dtype or operation."""
     comm = getattr(transport, "comm", None)
     if comm is None or nbytes > LARGEST_COUNT:
         return None
     if op is None:
-        return functools.partial(MOVING[collective], comm)
+        return Native(transport, comm, collective)
     name = "SUM" if op.name == "mean" else op.name.upper()
     # A function of the caller's may be called as one of ours.
     if op.name not in REDUCTIONS or op.function is not REDUCTIONS[op.name].function:
         return None
     if not dtype.isnative or dtype.kind not in KINDS[name] or dtype.char not in TYPES:
         return None
-    from mpi4py import MPI
+    from mpi4py import MPI  # here, since it starts MPI
 
-    kind, how = getattr(MPI, TYPES[dtype.char]), getattr(MPI, name)
-    return functools.partial(REDUCING[collective], comm, kind, how)
-
-
-def allreduce(
-    comm: MPI.Intracomm,
-    kind: MPI.Datatype,
-    how: MPI.Op,
-    buffer: Array,
-    offsets: Offsets,
-    root: int,
-) -> None:
-    comm.Allreduce(in_place(), (buffer, kind), how)
+    return Native(transport, comm, collective, getattr(MPI, TYPES[dtype.char]), getattr(MPI, name))
 
 
-def reduce(
-    comm: MPI.Intracomm,
-    kind: MPI.Datatype,
-    how: MPI.Op,
-    buffer: Array,
-    offsets: Offsets,
-    root: int,
-) -> None:
-    if comm.rank == root:
-        comm.Reduce(in_place(), (buffer, kind), how, root)
-    else:
-        comm.Reduce((buffer, kind), None, how, root)
-
-
-def reduce_scatter(
-    comm: MPI.Intracomm,
-    kind: MPI.Datatype,
-    how: MPI.Op,
-    buffer: Array,
-    offsets: Offsets,
-    root: int,
-) -> None:
-    counts = [stop - start for start, stop in itertools.pairwise(offsets)]
-    mine = np.empty(counts[comm.rank], buffer.dtype)
-    comm.Reduce_scatter((buffer, kind), (mine, kind), counts, how)
-    buffer[offsets[comm.rank] : offsets[comm.rank + 1]] = mine
-
-
-def allgather(comm: MPI.Intracomm, buffer: Array, offsets: Offsets, root: int) -> None:
-    comm.Allgatherv(in_place(), blocks(buffer, offsets))
-
-
-def broadcast(comm: MPI.Intracomm, buffer: Array, offsets: Offsets, root: int) -> None:
-    comm.Bcast(buffer.view(np.uint8), root)
-
-
-def scatter(comm: MPI.Intracomm, buffer: Array, offsets: Offsets, root: int) -> None:
-    if comm.rank == root:
-        comm.Scatterv(blocks(buffer, offsets), in_place(), root)
-    else:
-        mine = buffer[offsets[comm.rank] : offsets[comm.rank + 1]]
-        comm.Scatterv(None, mine.view(np.uint8), root)
-
-
-def gather(comm: MPI.Intracomm, buffer: Array, offsets: Offsets, root: int) -> None:
-    if comm.rank == root:
-        comm.Gatherv(in_place(), blocks(buffer, offsets), root)
-    else:
-        mine = buffer[offsets[comm.rank] : offsets[comm.rank + 1]]
-        comm.Gatherv(mine.view(np.uint8), None, root)
-
-
-def alltoall(comm: MPI.Intracomm, buffer: Array, offsets: Offsets, root: int) -> None:
-    half = comm.size
-    comm.Alltoallv(blocks(buffer, offsets[: half + 1]), blocks(buffer, offsets[half:]))
-
-
-def barrier(comm: MPI.Intracomm, buffer: Array, offsets: Offsets, root: int) -> None:
-    comm.Barrier()
-
-
-def in_place() -> MPI.InPlaceType:
-    """MPI.IN_PLACE, without importing MPI with this module."""
-    from mpi4py import MPI
-
-    return MPI.IN_PLACE
-
-
-def blocks(buffer: Array, offsets: Offsets) -> tuple[Any, ...]:
-    """A buffer of uneven blocks in mpi4py's words: counts and displacements, in bytes."""
+def uneven(buffer: Array, offsets: Sequence[int]) -> tuple[Any, ...]:
+    """A buffer of blocks in mpi4py's words: counts and displacements, in bytes."""
     item = buffer.itemsize
     starts = [start * item for start in offsets]
     counts = [stop - start for start, stop in itertools.pairwise(starts)]
     return (buffer.view(np.uint8), counts, starts[:-1], "B")
-
-
-REDUCING = {"allreduce": allreduce, "reduce": reduce, "reduce_scatter": reduce_scatter}
-MOVING = {
-    "allgather": allgather, "broadcast": broadcast, "scatter": scatter, "gather": gather,
-    "alltoall": alltoall, "barrier": barrier,
-}  # fmt: skip

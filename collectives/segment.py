@@ -13,34 +13,10 @@ import os
 import platform
 import secrets
 import select
-from collections.abc import Callable, Sequence
 
 # Flags and data are ordered by plain stores and loads, which only x86 sees in program order.
 PROCESSORS = ("x86_64", "AMD64", "i686", "i386")
 TOKEN_BYTES = 8  # at the start of every segment
-
-Tell = Callable[[Sequence[int]], list[list[int]]]  # to all ranks; returns what each has told
-
-
-def segments(rank: int, nbytes: int, tell: Tell) -> list[tuple[int, mmap.mmap]] | None:
-    """The process and the memory of each rank, or None where any rank is refused. Collective."""
-    fd, own = created(nbytes)
-    try:
-        token = 0 if own is None else int.from_bytes(own[:TOKEN_BYTES], "little")
-        told = tell([os.getpid(), fd, token])
-        found = None
-        if own is not None and all(fd >= 0 for _, fd, _ in told):
-            maps = [
-                own if q == rank else opened(pid, there, its_token, nbytes)
-                for q, (pid, there, its_token) in enumerate(told)
-            ]
-            pairs = [(told[q][0], one) for q, one in enumerate(maps) if one is not None]
-            found = pairs if len(pairs) == len(told) else None
-        everyone = tell([found is not None])
-    finally:
-        if fd >= 0:
-            os.close(fd)  # every rank has mapped it by now
-    return found if all(is_there for (is_there,) in everyone) else None
 
 
 def created(nbytes: int) -> tuple[int, mmap.mmap | None]:

@@ -11,11 +11,12 @@ from . import native
 from .arrays import whole
 from .execute import Combine
 from .reduction import Reduction
-from .shared import NAMES, SLOT
+from .shared import CHUNK
 from .table import TABLE, Entry, choose, lookup
 from .transport import Transport
 
 Array = NDArray[Any]
+NAMES = ("one_shot", "two_shot")  # of allreduce through shared memory
 View = Callable[[Array], Array]  # gives a flat buffer the shape that the caller knows
 
 
@@ -23,7 +24,7 @@ class Way(NamedTuple):
     """A schedule with a way to combine, or MPI's own call."""
 
     entry: Entry | None
-    native: native.Call | None = None
+    native: native.Native | None = None
     combine: Combine | None = None
 
 
@@ -35,7 +36,7 @@ TWO_SHOT_FROM = 128 << 10
 
 def sharing(name: str, x: Array, size: int, op: Reduction) -> str | None:
     """The way of an allreduce through memory that ranks share, if it is to go there."""
-    if not op.commutative or x.itemsize > SLOT:  # takes only whole arrays; has no room
+    if not op.commutative or x.itemsize > CHUNK:  # takes only whole arrays; has no room
         return None
     if name in NAMES:
         return name

@@ -1,274 +1,350 @@
-"""allreduce through memory that the ranks of one node share.
+"""Memory that the ranks of one node share, and what they tell each other through it.
 
-The schedules of these algorithms are in algorithms/shared.py, where they are proved and counted.
-Here is the code that runs them, and not through execute.py: a round is a store of one word and a
-look at another, of which Python leaves room for few.
+Every rank has a ring of memory, which it alone writes, and lines of control. What others shall
+read goes into the ring in chunks. A chunk is *announced* when it can be read there, and *done*
+when what the rank makes of it, or of others', can be read too. Either is one word in a control
+line, of the number of the chunk and a checksum of what the call is; so a rank that waits for the
+word sees a call that differs from its own, and the text beside it says how. There are two lines of
+each kind, for chunks in turn. Beside the word stands where the rank's own arrays lie, if others
+can read them.
 
-Every rank has two slots, which it alone writes, and two lines of control for each. An array goes
-through them in chunks, one slot full at a time, the slots in turn. A chunk is *announced* when it
-can be read in the slot, and *reduced* when the rank's own slice of it holds the result. Either is
-one word in the control line, of the chunk's number and a checksum of what the call is; so a rank
-that waits for the word sees a call that differs from its own, and the text beside it says how.
+Why no barrier is needed at the end of a call: a rank that announces chunk k has read what others
+announced in k - 1 and what they have done in k - 2. All wait for all to have announced k before
+they write k + 1, so that it may lie where k - 2 lay, though not where k - 1 or k lie.
 
-Why two slots do without a barrier at the end of a call: a rank that has announced chunk k has read
-all of chunk k - 1 (one_shot), or what others announced in k - 1 and what they reduced in k - 2
-(two_shot, whose slices lie alike in all chunks of a call). All wait for all to have announced k,
-and only then is the slot of k - 1 written again.
+Why a ring, where two slots would do: to write memory that another core holds in its cache takes
+several times as long as to write any other. By the time when the ring comes round it holds others.
 """
 
 from __future__ import annotations
 
 import contextvars
 import functools
-import itertools
 import os
+import secrets
+import weakref
 import zlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import Offsets, even
+from .arena import Arena, Piece, arena
 from .errors import CollectiveError, MismatchError, RankFailure
-from .segment import Tell, is_alive, segments
+from .segment import is_alive, opened
 from .transport import Transport
-from .waiting import aside
+from .waiting import Call, Wait, until
 
 Array = NDArray[Any]
-Combine = Callable[..., object]  # (left, right, *, out), element by element
+Tell = Callable[[Sequence[int]], Call[list[list[int]]]]  # to all; what each has told
 
-NAMES = ("one_shot", "two_shot")
-
-SLOT = 512 << 10
-TILE = 32 << 10  # bytes reduced at a time, that the accumulator stays in cache
-CONTROL = 4096  # bytes before the slots
+# Sizes in bytes; scripts/results has the measurements behind them.
+RING = 8 << 20
+CHUNK = 2 << 20  # the most, of which the ring has room for four
+STEP = 1 << 10  # the least that a chunk takes of the ring
+TURNS = 64  # of short chunks, until the ring comes round
+CONTROL = 4096  # before the ring
 LINE = 8  # words of one cache line
-TEXT = 256  # bytes that say what a call is, one text for each slot
+TEXT = 256  # that say what a call is, one text for each pair of lines
 TEXTS = 1024  # where they begin
-ANNOUNCED, REDUCED = (LINE, 2 * LINE), (3 * LINE, 4 * LINE)  # words, by slot
+ANNOUNCED, DONE = (LINE, 2 * LINE), (3 * LINE, 4 * LINE)  # words, by turn
+PLACES = 4  # words behind a word of ANNOUNCED
+NAME, FREED = (
+    5 * LINE,
+    5 * LINE + 1,
+)  # words: of a piece's use, and whether the rank is done with it
+HELD = 6 * LINE  # the first of the words that say which results are referred to
+HOLDS = 64  # of them
 BROKEN = -1  # in place of a word: this rank has left the group
-LOOKS = 200  # before the core is yielded: some 10 us
-CROWDED_LOOKS = 1  # the same where there are more ranks than cores
-VIEWS = 64  # of slots, kept for calls of the same dtype and length
+VIEWS = 4096  # of the ring, kept for chunks of the same dtype, length and place
 
 
-def share(transport: Transport, tell: Tell) -> Shared | None:
-    """Shared memory for the ranks of a transport; None where there is none. Collective."""
-    size = transport.size
-    if size == 1 or not transport.has_processes or len(transport.node_ranks) < size:
-        return None
-    found = segments(transport.rank, CONTROL + 2 * SLOT, tell)
-    return None if found is None else Shared(transport, found)
+class Topic(NamedTuple):
+    """What a call is about: a text to compare with those of other ranks."""
 
-
-class Call(NamedTuple):
-    """What a call is: an algorithm, and a text to compare with those of other ranks."""
-
-    name: str
     text: bytes  # padded to TEXT
     checksum: int
 
 
-@functools.lru_cache(maxsize=256)
-def described(name: str, op: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Call:
-    """The call of one rank."""
-    text = padded(f"{op} by {name} of {dtype} {shape}")
-    return Call(name, text, zlib.crc32(text))
+@functools.lru_cache(maxsize=1024)
+def topic(text: str) -> Topic:
+    """The topic of this text."""
+    padded = text.encode()[:TEXT].ljust(TEXT, b"\0")
+    return Topic(padded, zlib.crc32(padded))
 
 
-def padded(text: str) -> bytes:
-    return text.encode()[:TEXT].ljust(TEXT, b"\0")
+class Member(NamedTuple):
+    """A rank's process, its segment, and where this group's piece of it begins."""
+
+    pid: int
+    bytes: NDArray[np.uint8]
+    start: int
+    name: int
+
+
+async def share(transport: Transport, tell: Tell) -> Shared | None:
+    """Shared memory for the ranks of a transport; None where there is none. Collective."""
+    size, rank = transport.size, transport.rank
+    if size == 1 or not transport.has_processes or len(transport.node_ranks) < size:
+        return None
+    sweep()
+    own = arena()
+    piece = None if own is None else own.take(CONTROL + RING)
+    mine = [os.getpid(), -1, 0, 0, 0, 0]
+    if own is not None and piece is not None:
+        control = own.bytes[piece.start : piece.start + CONTROL].view(np.int64)
+        control[:] = 0
+        control[NAME] = name = secrets.randbits(62) + 1
+        mine[1:] = [own.fd, own.token, own.bytes.size, piece.start, name]
+    told = await tell(mine)
+    members = [
+        Member(pid, segment, start, name)
+        for q, (pid, fd, token, span, start, name) in enumerate(told)
+        if (segment := own.bytes if own and q == rank else neighbour(pid, fd, token, span))
+        is not None
+    ]
+    everyone = await tell([len(members) == size and piece is not None])
+    if own is None or piece is None or not all(is_there for (is_there,) in everyone):
+        if own is not None and piece is not None:
+            own.returned.append(piece)
+        return None
+    return Shared(transport, own, piece, members)
+
+
+@functools.lru_cache(maxsize=1024)
+def neighbour(pid: int, fd: int, token: int, span: int) -> NDArray[np.uint8] | None:
+    """The segment of another process; None if it cannot be had."""
+    memory = opened(pid, fd, token, span) if fd >= 0 else None
+    return None if memory is None else np.frombuffer(memory, np.uint8)
+
+
+CLOSED: list[Shared] = []  # of this process, until all ranks have closed theirs
+
+
+def sweep() -> None:
+    """Take back the memory that no rank looks at any more."""
+    for shared in list(CLOSED):
+        if shared.is_over():
+            CLOSED.remove(shared)
+            shared.arena.returned.append(shared.piece)
 
 
 class Shared:
-    """The slots of all ranks, and this rank's place in their turn."""
+    """The rings of all ranks, and this rank's place in their turn."""
 
-    def __init__(self, transport: Transport, found: list[tuple[int, Any]]) -> None:
+    def __init__(
+        self, transport: Transport, own: Arena, piece: Piece, members: list[Member]
+    ) -> None:
         self.transport = transport
         self.rank = transport.rank
-        self.peers = [q for q in range(transport.size) if q != transport.rank]
-        self.pids = [pid for pid, _ in found]
-        is_crowded = len(found) > (os.cpu_count() or 1)
-        self.looks = CROWDED_LOOKS if is_crowded else LOOKS
-        self.memory = [memoryview(memory) for _, memory in found]
-        self.words = [memory[:CONTROL].cast("q") for memory in self.memory]
-        bounds = [CONTROL, CONTROL + SLOT, CONTROL + 2 * SLOT]
-        self.slots = [
-            [np.frombuffer(memory[bounds[k] : bounds[k + 1]], np.uint8) for memory in self.memory]
-            for k in range(2)
+        self.size = transport.size
+        self.arena = own
+        self.piece = piece
+        self.peers = [q for q in range(self.size) if q != self.rank]
+        self.pids = [member.pid for member in members]
+        self.names = [member.name for member in members]
+        self.segments = [member.bytes for member in members]
+        self.memory: Any = members[0].bytes.base  # that is no view of an array
+        pieces: list[NDArray[np.uint8]] = [
+            m.bytes[m.start : m.start + CONTROL + RING] for m in members
         ]
-        self.views: dict[tuple[np.dtype[Any], int], list[list[Array]]] = {}
+        self.words = [one[:CONTROL].view(np.int64).data for one in pieces]
+        self.texts_of = [one[TEXTS:CONTROL] for one in pieces]
+        self.rings = [one[CONTROL:] for one in pieces]
+        self.views: dict[tuple[np.dtype[Any], int, int], list[Array]] = {}
         # As in MPI, an overflow is a value and no warning. np.errstate would cost a microsecond.
         self.quiet = contextvars.copy_context()
         self.quiet.run(np.seterr, all="ignore")
         self.turn = 0  # the number of the last chunk
-        self.texts = [b"", b""]  # as they stand beside the slots
+        self.recent = (0, 0), (0, 0)  # where in the ring the last two lie
+        self.texts = [b"", b""]  # as they stand beside the lines
+        self.results: dict[int, Piece] = {}  # of rank 0
+        self.is_closed = False
+        self.kept: list[object] = []  # what others may still write to after a failure
 
-    def run(self, call: Call, x: Array, out: Array, combine: Combine) -> None:
-        """Combine the x of all ranks into out, both flat and alike; they may be one array.
+    def close(self) -> None:
+        """Give the memory back as soon as no rank looks at it any more."""
+        for slot, piece in self.results.items():
+            if not any(words[HELD + slot] for words in self.words):
+                self.arena.returned.append(piece)
+        self.is_closed = True
+        self.words[self.rank][FREED] = 1
+        CLOSED.append(self)
+        sweep()
 
-        All that a rank brings is stored for others once: its operand, or its slice of the result.
-        """
-        self.transport.bytes_sent += x.nbytes
-        way = self.one_shot if call.name == "one_shot" else self.two_shot
-        self.quiet.run(way, call, x, out, combine)
+    def is_over(self) -> bool:
+        """Whether all ranks have closed. One that knew it may have used its memory again."""
+        return all(
+            words[FREED] == 1 or words[NAME] != name
+            for words, name in zip(self.words, self.names, strict=True)
+        )
 
-    def one_shot(self, call: Call, x: Array, out: Array, combine: Combine) -> None:
-        """Everyone copies all in, and combines what all have, in the order of ranks."""
-        length = chunk(x.size, x.itemsize)
-        for mine, into in zip(cut(x, length), cut(out, length), strict=True):
-            turn = self.turn = self.turn + 1
-            operands = self.viewed(x.dtype, mine.size)[turn % 2]
-            operands[self.rank][...] = mine
-            self.await_all(ANNOUNCED[turn % 2], self.announce(turn, call))
-            tiled(operands, into, combine)
+    def room(self, nbytes: int) -> int:
+        """The place in the ring of the next chunk: behind the last, clear of the last two."""
+        step = max(STEP, 1 << max(nbytes - 1, 0).bit_length())
+        place = -(-self.recent[1][1] // step) * step
+        if place + step > min(RING, TURNS * step):
+            place = 0
+        for start, stop in sorted(self.recent):
+            if start < place + step and place < stop:
+                place = -(-stop // step) * step
+        self.recent = self.recent[1], (place, place + step)
+        return place
 
-    def two_shot(self, call: Call, x: Array, out: Array, combine: Combine) -> None:
-        """Everyone combines its slice, and copies the slices of others out.
+    def begin_anew(self) -> None:
+        """Use the ring from its start, where all ranks have come to one chunk and read none."""
+        self.recent = (0, 0), (0, 0)
 
-        A rank's own slice of x is never copied in; in the slot its place is the result's. The next
-        chunk is copied in before this one's results are awaited.
-        """
-        rank, length = self.rank, chunk(x.size, x.itemsize)
-        chunks = cut(x, length)
-        expected = self.load(chunks[0], length, call)
-        for mine, into, following in itertools.zip_longest(chunks, cut(out, length), chunks[1:]):
-            slot = self.turn % 2
-            where = slices(mine.size, length, len(self.pids))
-            views = self.viewed(x.dtype, mine.size)[slot]
-            self.await_all(ANNOUNCED[slot], expected)
-            a, b = where[rank], where[rank + 1]
-            operands = [mine[a:b] if q == rank else view[a:b] for q, view in enumerate(views)]
-            tiled(operands, views[rank][a:b], combine, copy=into[a:b])
-            self.words[rank][REDUCED[slot]] = done = expected
-            if following is not None:
-                expected = self.load(following, length, call)
-            for q in (*self.peers[rank:], *self.peers[:rank]):  # each rank begins with another
-                self.await_one(q, REDUCED[slot], done)
-                into[where[q] : where[q + 1]] = views[q][where[q] : where[q + 1]]
-
-    def load(self, x: Array, length: int, call: Call) -> int:
-        """Copy in what others combine, and announce it; returns the word."""
-        turn = self.turn = self.turn + 1
-        where = slices(x.size, length, len(self.pids))
-        a, b = where[self.rank], where[self.rank + 1]
-        own = self.viewed(x.dtype, x.size)[turn % 2][self.rank]
-        own[:a] = x[:a]
-        own[b:] = x[b:]
-        return self.announce(turn, call)
-
-    def viewed(self, dtype: np.dtype[Any], count: int) -> list[list[Array]]:
-        """The first elements of both slots of all ranks: viewed(...)[slot][rank]."""
-        views = self.views.get((dtype, count))
+    def viewed(self, dtype: np.dtype[Any], count: int, place: int) -> list[Array]:
+        """Elements at one place of the rings of all ranks."""
+        views = self.views.get((dtype, count, place))
         if views is None:
             if len(self.views) == VIEWS:
                 self.views.clear()
-            nbytes = count * dtype.itemsize
-            views = [[one[:nbytes].view(dtype) for one in slot] for slot in self.slots]
-            self.views[dtype, count] = views
+            stop = place + count * dtype.itemsize
+            views = [ring[place:stop].view(dtype) for ring in self.rings]
+            self.views[dtype, count, place] = views
         return views
 
-    def announce(self, turn: int, call: Call) -> int:
-        """Say that this rank's slot can be read, by a word that is returned."""
+    def announce(self, what: Topic, places: tuple[int, ...] = ()) -> int:
+        """Say that the next chunk can be read, by a word that is returned.
+
+        `places` tell where this rank's arrays lie, plus one; 0 is nowhere.
+        """
+        turn = self.turn = self.turn + 1
         slot = turn % 2
-        if self.texts[slot] is not call.text:
-            self.texts[slot] = call.text
-            self.write(slot, call.text)  # before the word
+        words = self.words[self.rank]
+        if self.texts[slot] is not what.text:
+            self.texts[slot] = what.text
+            self.write(slot, what.text)
+        line = ANNOUNCED[slot]
+        for index in range(PLACES):
+            words[line + 1 + index] = places[index] if index < len(places) else 0
         # 63 bits. Numbers may wrap, since a line sees every second one.
-        word = (turn & 0x7FFFFFFF) << 32 | call.checksum
-        self.words[self.rank][ANNOUNCED[slot]] = word
+        word = (turn & 0x7FFFFFFF) << 32 | what.checksum
+        words[line] = word  # after all that it announces
         return word
 
-    def write(self, slot: int, text: bytes) -> None:
-        start = TEXTS + slot * TEXT
-        self.memory[self.rank][start : start + TEXT] = text
+    def places(self, word: int) -> list[tuple[int, ...]]:
+        """What every rank told with its announcement of this word."""
+        line = ANNOUNCED[word >> 32 & 1]
+        return [tuple(words[line + 1 : line + 1 + PLACES]) for words in self.words]
 
-    def read(self, rank: int, slot: int) -> str:
-        start = TEXTS + slot * TEXT
-        return bytes(self.memory[rank][start : start + TEXT]).rstrip(b"\0").decode()
+    def finish(self, word: int) -> None:
+        """Say that this rank's part of the chunk is done."""
+        self.words[self.rank][DONE[word >> 32 & 1]] = word
 
-    def await_all(self, where: int, expected: int) -> None:
-        for peer in self.peers:
-            self.await_one(peer, where, expected)
+    async def announced(self, word: int, what: str) -> None:
+        """Go on when all ranks have announced the chunk; MismatchError if it is another's."""
+        line = ANNOUNCED[word >> 32 & 1]
+        others = [peer for peer in self.peers if self.words[peer][line] != word]
+        for peer in others:
+            await until(self.arrival(peer, line, word, what))
+        for peer in others:
+            if self.words[peer][line] != word:
+                self.differ(peer, word)
 
-    def await_one(self, peer: int, where: int, expected: int) -> None:
-        """Return when a peer's word says that it is where this rank is."""
-        words = self.words[peer]
-        for _ in range(self.looks):
-            if words[where] == expected:
-                return
-        aside(
-            lambda: self.is_there(peer, words[where], expected),
-            self.transport.patience,
-            lambda: f"rank {self.rank} of {len(self.pids)} has waited for rank {peer}",
-            lambda: self.look_after(peer, words, where, expected),
+    async def done(self, peer: int, word: int, what: str) -> None:
+        """Go on when a peer's part of the chunk is done."""
+        line = DONE[word >> 32 & 1]
+        if self.words[peer][line] != word:
+            await until(self.arrival(peer, line, word, what))
+
+    async def agree(self, what: Topic, call: str) -> None:
+        """Wait for all ranks to call; MismatchError where one calls something else."""
+        await self.announced(self.announce(what), call)
+
+    def arrival(self, peer: int, line: int, word: int, what: str) -> Wait:
+        """The wait for a peer to come to the chunk of this word, whatever it has there."""
+        words, turn, pid = self.words[peer], word >> 32, self.pids[peer]
+
+        def ready() -> bool:
+            seen = words[line]
+            if seen == BROKEN:
+                raise CollectiveError(f"rank {peer} gave up: {self.read(peer, turn & 1)}")
+            return seen >> 32 == turn
+
+        def look_after() -> None:
+            self.transport.progress()  # others may wait for messages
+            # It may have ended right after its part.
+            if not is_alive(pid) and words[line] >> 32 != turn:
+                raise RankFailure(f"rank {peer} (process {pid}) ended in a call of {what}")
+
+        return Wait(
+            ready,
+            lambda: f"rank {self.rank} of {self.size} has waited for rank {peer} in {what}",
+            look_after,
         )
 
-    def is_there(self, peer: int, seen: int, expected: int) -> bool:
-        """Whether a peer is where this rank is; raise if it does something else, or nothing."""
-        slot = expected >> 32 & 1
-        if seen == BROKEN:
-            raise CollectiveError(f"rank {peer} gave up: {self.read(peer, slot)}")
-        if seen >> 32 == expected >> 32 and seen != expected:
-            mine, theirs = self.read(self.rank, slot), self.read(peer, slot)
-            raise MismatchError(
-                f"allreduce: rank {self.rank} has {mine}, but rank {peer} has {theirs}"
-            )
-        return seen == expected
+    def differ(self, peer: int, word: int) -> NoReturn:
+        """Say what a peer has that this rank has not.
 
-    def look_after(self, peer: int, words: memoryview, where: int, expected: int) -> None:
-        """Raise if a peer is dead; let messages move on, which others may wait for."""
-        self.transport.progress()
-        # It may have ended right after its part.
-        if not is_alive(self.pids[peer]) and words[where] != expected:
-            raise RankFailure(f"rank {peer} (process {self.pids[peer]}) ended in an allreduce")
+        All ranks have come to the chunk, and read nothing of it; after it all begin at one place.
+        """
+        self.begin_anew()
+        mine, theirs = (self.read(rank, word >> 32 & 1) for rank in (self.rank, peer))
+        raise MismatchError(f"rank {self.rank} calls {mine}, but rank {peer} calls {theirs}")
+
+    def place(self, x: Array) -> int:
+        """Where an array begins in this rank's segment; 0, which no array has, if elsewhere."""
+        return self.arena.place(x) if self.arena.lends else 0
+
+    def at(self, rank: int, place: int, dtype: np.dtype[Any], count: int) -> Array:
+        """Elements at a place of a rank's segment."""
+        found: Array = self.segments[rank][place : place + count * dtype.itemsize].view(dtype)
+        return found
+
+    def copied(self, x: Array) -> Array:
+        """A copy of an array in this rank's segment."""
+        found = self.arena.empty(x.nbytes)
+        if found is None:
+            raise MemoryError(f"expected room for {x.nbytes} bytes of shared memory, got none")
+        copy: Array = found.view(x.dtype)
+        copy[...] = x
+        return copy
+
+    def vacancy(self, nbytes: int) -> tuple[int, int]:
+        """A number of a result that nobody refers to, and where it may lie; (0, 0) if none is."""
+        for slot in range(HOLDS):
+            if not any(words[HELD + slot] for words in self.words):
+                piece = self.results.pop(slot, None)
+                if piece is not None and piece.stop - piece.start < nbytes:
+                    self.arena.returned.append(piece)
+                    piece = None
+                piece = piece or self.arena.take(nbytes)
+                if piece is None:
+                    break
+                self.results[slot] = piece
+                return slot, piece.start
+        return 0, 0
+
+    def held(self, slot: int, place: int, nbytes: int) -> NDArray[np.uint8]:
+        """A result in the memory of rank 0, which stays as long as something refers to it."""
+        words = self.words[self.rank]
+        words[HELD + slot] = 1
+        owner = np.frombuffer(self.memory, np.uint8, nbytes, place)
+
+        def release() -> None:
+            if not self.is_closed:  # or the words may be another's
+                words[HELD + slot] = 0
+
+        weakref.finalize(owner, release).atexit = False
+        return owner
+
+    def write(self, slot: int, text: bytes) -> None:
+        self.texts_of[self.rank][slot * TEXT : (slot + 1) * TEXT] = np.frombuffer(text, np.uint8)
+
+    def read(self, rank: int, slot: int) -> str:
+        text: bytes = self.texts_of[rank][slot * TEXT : (slot + 1) * TEXT].tobytes()
+        return text.rstrip(b"\0").decode()
 
     def leave(self, error: BaseException) -> None:
         """Tell whoever waits for this rank that it will not come."""
-        # All ranks see a mismatch; this would hide it.
-        if isinstance(error, MismatchError):
-            return
-        text = padded(f"{type(error).__name__}: {error}")
+        text = topic(f"{type(error).__name__}: {error}").text
         words, now = self.words[self.rank], self.turn & 0x7FFFFFFF
         for slot in range(2):
             self.write(slot, text)
-        for where in (*ANNOUNCED, *REDUCED):
-            if words[where] >> 32 != now:  # what is done may still be read
-                words[where] = BROKEN
-
-
-@functools.lru_cache(maxsize=256)
-def chunk(count: int, itemsize: int) -> int:
-    """Elements of a chunk, when so many go through a slot in chunks of one length."""
-    chunks = max(1, -(-count // (SLOT // itemsize)))
-    return max(1, -(-count // chunks))
-
-
-@functools.lru_cache(maxsize=256)
-def slices(count: int, length: int, size: int) -> Offsets:
-    """The ranks' slices of a chunk, cut off at `count` where the last one is shorter."""
-    return tuple(min(offset, count) for offset in even(length, size))
-
-
-def cut(x: Array, length: int) -> list[Array]:
-    """Chunks of an array; at least one, also of nothing."""
-    if x.size <= length:
-        return [x]
-    return [x[start : start + length] for start in range(0, x.size, length)]
-
-
-def tiled(operands: list[Array], into: Array, combine: Combine, copy: Array | None = None) -> None:
-    """Combine operands from left to right; `copy` takes the result too, while it is in cache."""
-    if into.nbytes > TILE:
-        length = max(1, TILE // into.itemsize)
-        for start in range(0, into.size, length):
-            tile = slice(start, start + length)
-            parts = [operand[tile] for operand in operands]
-            tiled(parts, into[tile], combine, None if copy is None else copy[tile])
-        return
-    combine(operands[0], operands[1], out=into)
-    for operand in operands[2:]:
-        combine(into, operand, out=into)
-    if copy is not None:
-        copy[...] = into
+        for line in (*ANNOUNCED, *DONE):
+            if words[line] >> 32 != now:  # what is done may still be read
+                words[line] = BROKEN

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .waiting import Patience
+from .waiting import Call, Patience, Wait
 
 Bytes = NDArray[np.uint8]  # one-dimensional and contiguous
 Requests = list[Any]  # a medium's own handles, opaque to everyone else
@@ -18,7 +18,7 @@ class Transport(Protocol):
     """One rank's end of a group of ranks.
 
     Messages between two ranks with one tag arrive in the order in which they were sent. A buffer
-    belongs to the transport from isend or irecv until wait returns.
+    belongs to the transport from isend or irecv until the requests are no longer pending.
     """
 
     rank: int
@@ -26,7 +26,9 @@ class Transport(Protocol):
     bytes_sent: int  # by this rank, since the transport was made
     largest_tag: int
     patience: Patience
+    looks: int  # at what a rank waits for, before it makes room for others
     has_processes: bool  # whether each rank is a process, and not a thread of this one
+    is_threaded: bool  # whether several threads may call at the same time
 
     @property
     def node_ranks(self) -> tuple[int, ...]:
@@ -38,11 +40,14 @@ class Transport(Protocol):
     def irecv(self, data: Bytes, peer: int, tag: int) -> Requests:
         """Begin to receive a message of exactly this length."""
 
-    def wait(self, requests: Requests, peers: Sequence[int]) -> None:
-        """Complete requests. `peers` are those that a warning or CollectiveTimeout names."""
+    def pending(self, requests: Requests, peers: Sequence[int]) -> Wait:
+        """The end of requests. `peers` are those that a warning or CollectiveTimeout names."""
 
-    def receive(self, data: Bytes, peer: int, tag: int) -> int:
+    def receive(self, data: Bytes, peer: int, tag: int) -> Call[int]:
         """Receive one message and return its length; MismatchError if it is longer than data."""
+
+    def pause(self, seconds: float) -> None:
+        """Leave the core to others for so long at most; 0 is once."""
 
     def progress(self) -> None:
         """Let messages that are under way move on."""

@@ -74,17 +74,46 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("collective", help="such as allreduce")
+    add("collective", nargs="?", default="allreduce", help="such as %(default)s (default)")
     add("-n", dest="ranks", type=int, metavar="RANKS", help="start mpirun with so many ranks")
-    add("-b", "--minbytes", default="8", help="smallest size (default %(default)s)")
-    add("-e", "--maxbytes", default="64M", help="largest size (default %(default)s)")
+    add(
+        "-b",
+        "--minbytes",
+        metavar="SIZE",
+        default="8",
+        help="smallest size, as in 64K (default %(default)s)",
+    )
+    add(
+        "-e",
+        "--maxbytes",
+        metavar="SIZE",
+        default="64M",
+        help="largest size (default %(default)s)",
+    )
     add("-f", "--stepfactor", type=int, default=2, help="from size to size (default %(default)s)")
     add("--iters", type=int, default=20, help="timed calls of each (default %(default)s)")
     add("-w", "--warmup", type=int, default=3, help="calls before those (default %(default)s)")
+    add("-c", "--check", type=int, choices=(0, 1), default=1, help="0: look at no result")
     add("-d", "--datatype", default="float", help="float, half, bfloat16, int32, ...")
     add("-o", "--op", default="sum", help="sum, prod, min or max (default %(default)s)")
     add("-r", "--root", type=int, default=0, help="of a collective that has one")
     add("--algorithm", nargs="+", metavar="NAME", help="only these (default: all, auto and mpi)")
+    add("--cluster", metavar="FILE", help="constants of the cost model, for the lower bound")
+    add("--csv", metavar="FILE", help="where the results go, one line for each")
+    add("--json", metavar="FILE", help="the same, with what was asked for and where it ran")
+    add("--plot", metavar="FILE.png", help="latency and bus bandwidth over size, as a picture")
+    add(
+        "--tune",
+        action="store_true",
+        help="write the fastest algorithms by size where algorithm='auto' looks for them "
+        "($RANKWISE_COLLECTIVES, or rankwise/collectives.json in the configuration folder)",
+    )
+    add(
+        "--fit",
+        metavar="FILE",
+        help="only fit the cost model to messages and allreduces of these sizes, and write its "
+        "constants; compare its predictions with measurements",
+    )
 
 
 def sizes(text: str) -> tuple[int, ...]:

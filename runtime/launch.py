@@ -40,6 +40,7 @@ NOISE = re.compile(
     rb"\0+$|Abort\(\d+\) on node \d+ .*application called MPI_Abort|={83}$"
     rb"|=   (BAD TERMINATION|PID \d+ RUNNING|EXIT CODE|CLEANING UP|YOU CAN IGNORE)"
     rb"|This typically refers to a problem with your|Please see the FAQ page for debugging"
+    rb"|\[[^]]*\] PMIX ERROR: PMIX_ERR_UNREACH"  # Open MPI's, now and then, as ranks end
 )
 AFTER_SIGNAL = re.compile(rb"\s*$|Abort is in progress|YOUR APPLICATION TERMINATED|\[mpiexec@")
 

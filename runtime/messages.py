@@ -6,61 +6,45 @@ shape, and one that expects another tensor says which came, instead of waiting o
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from onnx import helper
 
-from ..collectives import Communicator, MismatchError
+from ..collectives import Batch, Communicator, MismatchError
 from .arrays import Array
 
 HEAD = 2 + 64  # element type, number of dims, and as many dims as numpy can have
-
-
-class Letter(NamedTuple):
-    """A message under way. The medium reads the arrays until it is complete."""
-
-    comm: Communicator
-    requests: list[Any]
-    peer: int
-    arrays: tuple[Array, ...]
 
 
 class Outbox:
     """The sends of one run of a plan: they do not block, and are complete at its end."""
 
     def __init__(self) -> None:
-        self._letters: list[Letter] = []
+        self._batches: dict[Communicator, Batch] = {}
 
     def send(self, comm: Communicator, array: Array, dest: int, tag: int) -> None:
         """Begin to send; the array must not change until `complete`."""
         _check_peer(comm, "dest", dest)
-        body = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         head = np.zeros(HEAD, np.int64)
         head[: 2 + array.ndim] = (
             helper.np_dtype_to_tensor_dtype(array.dtype), array.ndim, *array.shape,
         )  # fmt: skip
-        # A communicator's own send waits for its receiver, which the graph's must not; tag + 1 is
-        # where its recv looks.
-        transport = comm._transport
-        requests = transport.isend(head.view(np.uint8), dest, tag + 1)
-        self._letters.append(Letter(comm, requests, dest, (head,)))
-        requests = transport.isend(body, dest, tag + 1)
-        self._letters.append(Letter(comm, requests, dest, (array, body)))
+        batch = self._batches.setdefault(comm, Batch(comm))
+        batch.send(head, dest, tag)
+        batch.send(array, dest, tag)
 
     def complete(self) -> None:
         """Wait until all have left."""
-        while self._letters:
-            letter = self._letters[0]
-            letter.comm._transport.wait(letter.requests, (letter.peer,))
-            del self._letters[0]
+        for batch in self._batches.values():
+            batch.complete()
 
     def abandon(self) -> None:
         """Keep what is under way for ever: after a failure nobody completes it."""
-        ABANDONED.extend(self._letters)
+        ABANDONED.extend(self._batches.values())
 
 
-ABANDONED: list[Letter] = []
+ABANDONED: list[Batch] = []
 
 
 def receive(

@@ -16,6 +16,7 @@ from onnx import TypeProto, numpy_helper
 from ..collectives import Communicator
 from ..models.mesh import Mesh
 from ..models.plan import Compute, build_plan
+from . import kernels
 from .agreement import together
 from .execute import Program
 from .fragment import Fragment, build, open_session
@@ -58,6 +59,7 @@ class InferenceSession:
         Raises ModelError, MeshError, NothingToShard: on every rank, if on one.
         """
         start = time.perf_counter()
+        kernels.install()
         if isinstance(comm, Communicator):
             comm = comm.group(range(comm.size))
         self._comm = comm if isinstance(comm, Communicator) else Communicator(comm)

@@ -19,7 +19,6 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from rankwise.collectives import Communicator
-from rankwise.collectives.shared import NAMES as SHARED
 from rankwise.collectives.table import TABLE
 
 SIZES = [1 << k for k in range(10, 27, 2)]  # bytes
@@ -29,7 +28,7 @@ BUFFERS = 4
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each call and size")
-    known = list(dict.fromkeys([*TABLE["allreduce"], *SHARED]))
+    known = list(TABLE["allreduce"])
     parser.add_argument("--names", nargs="*", default=known, choices=known, help="algorithms")
     given = parser.parse_args()
     with Communicator.world() as comm:

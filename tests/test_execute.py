@@ -11,6 +11,7 @@ from rankwise.collectives.communicator import Communicator
 from rankwise.collectives.execute import Range, compiled, execute, runs
 from rankwise.collectives.schedule import Copy, Recv, Round, Send
 from rankwise.collectives.table import lookup
+from rankwise.collectives.waiting import finish
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 12, 100])
@@ -65,7 +66,8 @@ def test_messages_of_scattered_blocks_arrive_in_their_order() -> None:
 
     def work(comm: Communicator) -> np.ndarray:
         buffer = 10.0 ** (2 * comm.rank) * np.arange(12)
-        execute(compiled(gossip, comm.rank, 2, None, where), buffer, comm._transport, np.subtract)
+        program, transport = compiled(gossip, comm.rank, 2, None, where), comm._transport
+        finish(execute(program, buffer, transport, np.subtract), transport)
         return buffer
 
     first, second = local.run(2, work)
@@ -87,7 +89,7 @@ def test_options_reach_the_algorithm(name: str, size: int, length: int) -> None:
     def work(comm: Communicator) -> np.ndarray:
         buffer = np.arange(length) * (comm.rank + 1)
         program = compiled(entry.algorithm, comm.rank, size, None, where, **options)
-        execute(program, buffer, comm._transport, np.add)
+        finish(execute(program, buffer, comm._transport, np.add), comm._transport)
         return buffer
 
     for result in local.run(size, work):

@@ -49,6 +49,30 @@ def test_mean_divides_by_the_number_of_ranks(dtype: Any) -> None:
         np.testing.assert_array_equal(result.astype(np.complex128), [1.5] * 3)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("count", [1, 50_000])
+def test_a_mean_of_two_bytes_is_divided_in_float32(dtype: Any, count: int) -> None:
+    operands = np.random.default_rng(2).uniform(-1, 1, (3, count)).astype(dtype)
+    expected = (operands[0].astype(np.float32) / np.float32(3)).astype(dtype)
+    operands[1:] = 0
+    for result in local.run(3, lambda comm: comm.allreduce(operands[comm.rank], "mean")):
+        np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("algorithm", ["ring", "tree", "recursive_doubling"])
+@pytest.mark.parametrize("op", ["sum", "prod", "min", "max", "mean"])
+def test_all_ranks_get_the_same_bits_of_two_bytes(dtype: Any, algorithm: str, op: str) -> None:
+    values = np.random.default_rng(4).choice([1.0, -0.0, 0.0, 3e-8, 0.1, -2.7], (4, 40_000))
+
+    def work(comm: Communicator) -> Any:
+        return comm.allreduce(values[comm.rank].astype(dtype), op, algorithm=algorithm)
+
+    results = local.run(4, work)
+    for result in results[1:]:
+        np.testing.assert_array_equal(result.view(np.uint16), results[0].view(np.uint16))
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.bool_])
 def test_mean_of_what_has_no_fractions_is_refused(dtype: Any) -> None:
     with pytest.raises(TypeError, match=r"'mean', got .*; use 'sum' or cast"):

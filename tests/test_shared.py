@@ -32,8 +32,11 @@ from rankwise.collectives import (
     communicator,
 )
 from rankwise.collectives import segment as segments
-from rankwise.collectives.shared import SLOT, TILE, Shared, described, share
+from rankwise.collectives.allreduce import described, one_shot, two_shot
+from rankwise.collectives.reduction import REDUCTIONS, TILE
+from rankwise.collectives.shared import CHUNK, Shared, share
 from rankwise.collectives.transport import Transport
+from rankwise.collectives.waiting import finish
 
 MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -74,13 +77,14 @@ def noise(comm: Communicator, count: int) -> Array:
 
 @check
 def ranks_of_one_node_share_memory(comm: Communicator) -> None:
+    comm.allreduce([1])
     assert (comm._shared is not None) == (comm.size > 1)
 
 
 @check
 def every_dtype_is_summed(comm: Communicator) -> None:
     for dtype, name in itertools.product(DTYPES, NAMES):
-        for count in (7, SLOT // np.dtype(dtype).itemsize + 5):
+        for count in (7, CHUNK // np.dtype(dtype).itemsize + 5):
             ours = operands(comm, count, dtype)
             expected = reduce(lambda a, b: np.asarray(a + b, a.dtype), ours)
             equal(comm.allreduce(ours[comm.rank], algorithm=name), expected)
@@ -99,7 +103,7 @@ def every_operation_is_that_of_numpy(comm: Communicator) -> None:
 
 @check
 def lengths_around_every_border(comm: Communicator) -> None:
-    per_tile, per_slot = TILE // 4, SLOT // 4
+    per_tile, per_slot = TILE // 4, CHUNK // 4
     borders = [0, 1, comm.size, per_tile, per_tile * comm.size, per_slot, 2 * per_slot]
     counts = {border + step for border in borders for step in (-1, 0, 1) if border + step >= 0}
     for count in sorted(counts | {2, 3, 5, 7, 10007, 5 * per_slot + 11, 1_000_003}):
@@ -207,11 +211,15 @@ def calls_that_differ_are_told_on_every_rank(comm: Communicator) -> None:
                 copy.allreduce([1])
             with pytest.raises(MismatchError) as caught:
                 call(copy, copy.rank == copy.size - 1)
-            for text in (f"rank {copy.rank} has", f"rank {copy.size - 1}", others_have, last_has):
+            for text in (
+                f"rank {copy.rank} calls",
+                f"rank {copy.size - 1}",
+                others_have,
+                last_has,
+            ):
                 caught.match(text)
-            with pytest.raises(CollectiveError, match="broken by MismatchError"):
-                copy.allreduce([1])
-            comm.barrier()
+            x = np.full(1 << 18, 2.0)
+            equal(copy.allreduce(x), x * copy.size)  # nothing had moved
             copy.free()
 
 
@@ -242,7 +250,9 @@ def a_silent_rank_is_given_up(comm: Communicator) -> None:
     with Communicator(MPI.COMM_WORLD, patience=Patience(timeout=0.2)) as copy:
         copy.allreduce([1])
         if copy.rank == 0:
-            with pytest.raises(CollectiveTimeout, match=r"rank 0 of . has waited for rank 1 for"):
+            with pytest.raises(
+                CollectiveTimeout, match=r"rank 0 of . has waited for rank 1 in allreduce for"
+            ):
                 copy.allreduce([1])
             with pytest.raises(CollectiveError, match="broken by CollectiveTimeout"):
                 copy.allreduce([1])
@@ -302,8 +312,6 @@ if comm.rank == 1:
 assert (comm.allreduce([1.5]) == 3).all()
 assert (comm.allreduce([1.5], algorithm="two_shot") == 3).all()
 assert comm._shared is None
-assert not any("memfd" in os.readlink(f"/proc/self/fd/{{fd}}") for fd in range(3, 20)
-               if os.path.islink(f"/proc/self/fd/{{fd}}"))
 print("messages")
 """
 
@@ -342,12 +350,16 @@ class Neighbour:
     has_processes = True
     bytes_sent = 0
     patience = Patience(timeout=20)
+    looks = 10
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size, self.node_ranks = rank, size, tuple(range(size))
 
     def progress(self) -> None:
         """No messages are under way."""
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
 
 
 def between_forks(size: int, work: Callable[[Shared], str]) -> list[str]:
@@ -376,13 +388,14 @@ def between_forks(size: int, work: Callable[[Shared], str]) -> list[str]:
 
 
 def joined(rank: int, size: int, pipes: list[list[tuple[int, int]]]) -> Shared:
-    def tell(mine: Sequence[int]) -> list[list[int]]:
+    async def tell(mine: Sequence[int]) -> list[list[int]]:
         for other in range(size):
             os.write(pipes[rank][other][1], np.array(mine, np.int64).tobytes())
         came = [os.read(pipes[other][rank][0], 8 * len(mine)) for other in range(size)]
         return [np.frombuffer(row, np.int64).tolist() for row in came]
 
-    found = share(cast(Transport, Neighbour(rank, size)), tell)
+    transport = cast(Transport, Neighbour(rank, size))
+    found = finish(share(transport, tell), transport)
     assert found is not None
     return found
 
@@ -392,13 +405,14 @@ def joined(rank: int, size: int, pipes: list[list[tuple[int, int]]]) -> Shared:
 def test_a_rank_that_is_killed_is_named_at_once(name: str) -> None:
     def work(shared: Shared) -> str:
         x = np.ones(300_000, np.float32)
-        call = described(name, "sum", x.dtype, x.shape)
+        what = described(name, "sum", x.dtype, x.shape)
+        way = one_shot if name == "one_shot" else two_shot
         for turn in range(100):
             if shared.rank == 1 and turn == 50:
                 os.kill(os.getpid(), signal.SIGKILL)
             started = time.monotonic()
             try:
-                shared.run(call, x, x.copy(), np.add)
+                finish(way(shared, what, x, x.copy(), REDUCTIONS["sum"]), shared.transport)
             except RankFailure as error:
                 assert turn == 50 and time.monotonic() - started < 2
                 return str(error)
@@ -407,7 +421,7 @@ def test_a_rank_that_is_killed_is_named_at_once(name: str) -> None:
     # The parent reaps rank 0 first, so rank 1 is a zombie while the others look for it.
     said = between_forks(3, work)
     for answer in (said[0], said[2]):
-        assert re.fullmatch(r"rank 1 \(process \d+\) ended in an allreduce", answer), said
+        assert re.fullmatch(r"rank 1 \(process \d+\) ended in a call of allreduce", answer), said
     assert said[1] == ""
 
 

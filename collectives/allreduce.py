@@ -1,0 +1,164 @@
+"""allreduce through shared memory: every rank reads the others' operands where they lie.
+
+The schedules are in algorithms/shared.py, where they are proved and counted. Here is the code that
+runs them, chunk by chunk: a round is a store of one word and a look at another, of which Python
+leaves room for few.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .blocks import Offsets, even
+from .reduction import Reduction
+from .shared import CHUNK, Shared, Topic, topic
+
+Array = NDArray[Any]
+
+CALL = "allreduce"
+
+
+@functools.lru_cache(maxsize=1024)
+def described(name: str, op: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Topic:
+    """The topic of one rank's call."""
+    return topic(f"{CALL} {op} by {name} of {dtype} {shape}")
+
+
+async def one_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduction) -> None:
+    """Everyone copies all in, and combines what all have, in the order of ranks.
+
+    x and out are flat and alike, and may be one array. For p ranks and n bytes: n stored for
+    others, (p - 1) n loaded from them.
+    """
+    shared.transport.bytes_sent += x.nbytes
+    length = chunk(x.size, x.itemsize)
+    for mine, into in zip(cut(x, length), cut(out, length), strict=True):
+        operands = shared.viewed(x.dtype, mine.size, shared.room(mine.nbytes))
+        operands[shared.rank][...] = mine
+        await shared.announced(shared.announce(what), CALL)
+        shared.quiet.run(how.many, operands, into)
+
+
+async def two_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduction) -> None:
+    """Everyone combines its slice, and copies the slices of others out.
+
+    A rank's own slice of x is never copied in; in the ring its place is the result's. The next
+    chunk is copied in before this one's results are awaited. For p ranks and n bytes: n stored for
+    others, 2 (p - 1)/p n loaded from them.
+    """
+    shared.transport.bytes_sent += x.nbytes
+    places = shared.place(x), shared.place(out)
+    if all(places):
+        word = shared.announce(what, places)
+        await shared.announced(word, CALL)
+        told = shared.places(word)
+        if all(theirs and into for theirs, into, *_ in told):
+            await pushed(shared, word, told, out, how)
+            return
+        shared.begin_anew()  # the others have taken room in the ring
+    rank, length = shared.rank, chunk(x.size, x.itemsize)
+    chunks = cut(x, length)
+    word, views = load(shared, what, chunks[0], length)
+    await shared.announced(word, CALL)
+    if not all(places) and any(theirs for theirs, *_ in shared.places(word)):
+        shared.begin_anew()  # with those who have nothing in the ring
+        word, views = load(shared, what, chunks[0], length)
+    for mine, into, following in itertools.zip_longest(chunks, cut(out, length), chunks[1:]):
+        await shared.announced(word, CALL)
+        where = slices(mine.size, length, shared.size)
+        a, b = where[rank], where[rank + 1]
+        operands = [mine[a:b] if q == rank else view[a:b] for q, view in enumerate(views)]
+        shared.quiet.run(how.many, operands, into[a:b], [views[rank][a:b]])
+        shared.finish(word)
+        done, results = word, views
+        if following is not None:
+            word, views = load(shared, what, following, length)
+        for q in (*shared.peers[rank:], *shared.peers[:rank]):  # each rank begins with another
+            await shared.done(q, done, CALL)
+            into[where[q] : where[q + 1]] = results[q][where[q] : where[q + 1]]
+
+
+async def pushed(
+    shared: Shared, word: int, told: list[tuple[int, ...]], out: Array, how: Reduction
+) -> None:
+    """Everyone combines its slice where the operands lie, and stores it where the results lie.
+
+    For p ranks and n bytes: n loaded and n stored by every rank, which is the least possible.
+    """
+    rank, count, dtype = shared.rank, out.size, out.dtype
+    a, b = even(count, shared.size)[rank : rank + 2]
+    operands = [shared.at(q, told[q][0], dtype, count)[a:b] for q in range(shared.size)]
+    results = [shared.at(q, told[q][1], dtype, count)[a:b] for q in shared.peers]
+    shared.quiet.run(how.many, operands, out[a:b], results)
+    shared.finish(word)
+    try:
+        for q in shared.peers:
+            await shared.done(q, word, CALL)
+    except BaseException:
+        shared.kept.append(out)  # others may still write to it
+        raise
+
+
+async def viewed(shared: Shared, what: Topic, x: Array, how: Reduction) -> Array | None:
+    """Everyone combines its slice into memory of rank 0, of which all get a view.
+
+    None, on all ranks, where rank 0 has no room. For p ranks and n bytes: n loaded and n/p stored
+    by every rank.
+    """
+    shared.transport.bytes_sent += x.nbytes
+    if not shared.place(x):
+        x = shared.copied(x)
+    slot, place = shared.vacancy(x.nbytes) if shared.rank == 0 else (0, 0)
+    word = shared.announce(what, (shared.place(x), place, slot))
+    await shared.announced(word, CALL)
+    told = shared.places(word)
+    _, place, slot, *_ = told[0]
+    if not place:
+        return None
+    rank, count, dtype = shared.rank, x.size, x.dtype
+    result = shared.held(slot, place, x.nbytes).view(dtype)
+    a, b = even(count, shared.size)[rank : rank + 2]
+    operands = [shared.at(q, told[q][0], dtype, count)[a:b] for q in range(shared.size)]
+    shared.quiet.run(how.many, operands, result[a:b])
+    if how.finish is not None:
+        how.finish(result[a:b], shared.size)
+    shared.finish(word)
+    for q in shared.peers:
+        await shared.done(q, word, CALL)
+    return result
+
+
+def load(shared: Shared, what: Topic, x: Array, length: int) -> tuple[int, list[Array]]:
+    """Copy in what others combine, and announce it; the word, and the chunks of all ranks."""
+    where = slices(x.size, length, shared.size)
+    a, b = where[shared.rank], where[shared.rank + 1]
+    views = shared.viewed(x.dtype, x.size, shared.room(x.nbytes))
+    own = views[shared.rank]
+    own[:a] = x[:a]
+    own[b:] = x[b:]
+    return shared.announce(what), views
+
+
+@functools.lru_cache(maxsize=256)
+def chunk(count: int, itemsize: int) -> int:
+    """Elements of a chunk, when so many are cut into chunks of one length."""
+    chunks = max(1, -(-count // (CHUNK // itemsize)))
+    return max(1, -(-count // chunks))
+
+
+@functools.lru_cache(maxsize=256)
+def slices(count: int, length: int, size: int) -> Offsets:
+    """The ranks' slices of a chunk, cut off at `count` where the last one is shorter."""
+    return tuple(min(offset, count) for offset in even(length, size))
+
+
+def cut(x: Array, length: int) -> list[Array]:
+    """Chunks of an array; at least one, also of nothing."""
+    if x.size <= length:
+        return [x]
+    return [x[start : start + length] for start in range(0, x.size, length)]

@@ -1,0 +1,196 @@
+"""What runs the calls of a group of ranks: messages, MPI's own calls, or shared memory."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .blocks import Offsets, offsets
+from .endpoint import Endpoint
+from .errors import MismatchError
+from .execute import compiled, execute
+from .selection import Way, moving
+from .shared import Shared, share, topic
+from .table import Option, segments
+from .transport import Transport
+from .waiting import Call, Patience, finish
+from .work import Line, Work
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+Array = NDArray[Any]
+P = ParamSpec("P")
+R = TypeVar("R")
+E = TypeVar("E", bound="Engine")
+
+NOTHING: Array = np.empty(0, np.uint8)
+
+
+class Engine(Endpoint):
+    """An endpoint that runs collective calls, one after another."""
+
+    def __init__(
+        self,
+        comm: MPI.Comm | Transport | None = None,
+        *,
+        patience: Patience | None = None,
+        checked: bool = False,
+    ) -> None:
+        """Duplicate `comm` (the world, if None), which is collective; a Transport is taken over.
+
+        `patience` says after how long a silent rank is warned of and given up. A `checked` one
+        compares every call between ranks before it moves anything, and leaves MPI's own alone.
+        """
+        super().__init__(comm, patience=patience)
+        self.checked = checked
+        self._line = Line(self._transport)  # what was begun and not waited for
+        self._nodes: tuple[int, ...] = ()  # of each rank, once an algorithm has asked
+        self._shared: Shared | None = None  # the memory that all ranks share, if they do
+        self._has_asked = False  # for it
+
+    @classmethod
+    def world(cls, *, patience: Patience | None = None, checked: bool = False) -> Self:
+        """All ranks that mpirun started."""
+        return cls(patience=patience, checked=checked)
+
+    def free(self) -> None:
+        if self._refusal is None:
+            self._line.drain()
+            if self._shared is not None:
+                self._shared.close()
+        super().free()
+
+    def _refuse(self, error: BaseException) -> None:
+        super()._refuse(error)
+        if self._shared is not None:
+            self._shared.leave(error)
+
+    async def _memory(self) -> Shared | None:
+        """The memory that all ranks share, if they do. The first use is collective."""
+        if not self._has_asked:
+            self._shared = await share(self._alive(), self._told)
+            self._has_asked = True
+        return self._shared
+
+    async def _guarded(self, call: Call[R]) -> R:
+        """Run what every rank takes part in; after a failure, refuse further calls."""
+        self._alive()
+        try:
+            return await call
+        except MismatchError:  # all ranks see it, before anything has moved
+            raise
+        except BaseException as error:
+            self._refuse(error)
+            raise
+
+    async def _agree(self, call: str, *what: object) -> None:
+        """Raise MismatchError, on every rank, if not all call the same with the same."""
+        if self.size == 1:
+            return
+        mine = topic(" ".join(map(str, (call, *what))))
+        shared = await self._memory()
+        if shared is not None:
+            await self._guarded(shared.agree(mine, call))
+            return
+        sums = await self._told([mine.checksum])
+        if all(row == sums[0] for row in sums):
+            return
+        rows = await self._told(np.frombuffer(mine.text, np.int64).tolist())
+        texts = [np.array(row).tobytes().rstrip(b"\0").decode() for row in rows]
+        other = next(rank for rank in range(self.size) if texts[rank] != texts[0])
+        raise MismatchError(f"rank 0 calls {texts[0]}, but rank {other} calls {texts[other]}")
+
+    async def _told(self, mine: Sequence[int]) -> list[list[int]]:
+        """As many numbers from every rank, by rank."""
+        rows = np.empty((self.size, len(mine)), np.int64)
+        rows[self.rank] = mine
+        await self._move("allgather", rows.reshape(-1), offsets((len(mine),) * self.size))
+        return rows.tolist()
+
+    async def _move(
+        self, collective: str, buffer: Array, where: Offsets, root: int | None = None
+    ) -> None:
+        """Run a collective that reduces nothing, on a buffer that all ranks know the layout of."""
+        await self._run(moving(self._alive(), collective, "auto", buffer), buffer, where, root)
+
+    async def _run(
+        self,
+        way: Way,
+        buffer: Array,
+        where: Offsets,
+        root: int | None = None,
+        *,
+        signals: bool = False,
+    ) -> None:
+        """Do it: in place, on a flat buffer of blocks."""
+        transport = self._alive()
+        try:
+            if way.native is not None:
+                # MPI's call that blocks would hold up all that was begun.
+                await way.native.run(buffer, where, root or 0, blocks=not self._line.works)
+            elif way.entry is not None:
+                algorithm, takes = way.entry.algorithm, way.entry.takes
+                options = {name: await self._option(name, buffer.nbytes) for name in takes}
+                program = compiled(
+                    algorithm, self.rank, self.size, root, where, signals, **options
+                )
+                await execute(program, buffer, transport, way.combine)
+        except BaseException as error:
+            self._refuse(error)
+            raise
+
+    async def _run_equal(self, way: Way, buffer: Array, where: Offsets, length: int) -> None:
+        """Do it on blocks of one length, no shorter than any block of any rank."""
+        blocks = range(len(where) - 1)
+        wide = np.empty((len(blocks), length), buffer.dtype)
+        for b in blocks[: self.size]:
+            wide[b, : where[b + 1] - where[b]] = buffer[where[b] : where[b + 1]]
+        await self._run(way, wide.reshape(-1), offsets((length,) * len(blocks)))
+        for b in blocks[self.size :]:
+            buffer[where[b] : where[b + 1]] = wide[b, : where[b + 1] - where[b]]
+
+    async def _option(self, name: Option, nbytes: int) -> int | tuple[int, ...]:
+        """What an algorithm takes beside rank, size and root."""
+        if name == "segments":
+            return segments(nbytes, self.size)
+        if not self._nodes:
+            # Each node by its first rank. Ranks come here together.
+            self._nodes = tuple(first for (first,) in await self._told(self.node_ranks[:1]))
+        return self._nodes
+
+
+def blocking(method: Callable[Concatenate[E, P], Call[R]]) -> Callable[Concatenate[E, P], R]:
+    """The call that returns when its part is done, after all that was begun before."""
+
+    @functools.wraps(method)
+    def call(self: E, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self._line.works:
+            self._line.drain()
+        return finish(method(self, *args, **kwargs), self._transport)
+
+    return call
+
+
+def started(call: Callable[Concatenate[E, P], R]) -> Callable[Concatenate[E, P], Work[R]]:
+    """The call that returns at once, with a Work."""
+    method = inspect.unwrap(call)
+
+    @functools.wraps(method)
+    def begin(self: E, /, *args: P.args, **kwargs: P.kwargs) -> Work[R]:
+        work: Work[R] = self._line.start(method(self, *args, **kwargs))
+        self._line.serve()
+        return work
+
+    begin.__name__ = f"i{method.__name__}"
+    begin.__qualname__ = f"Engine.{begin.__name__}"
+    begin.__doc__ = (
+        f"Begin {method.__name__} and return a Work.\n\n"
+        "Its arrays belong to it until it is done. Calls of one communicator follow one another."
+    )
+    return begin
