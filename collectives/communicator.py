@@ -16,9 +16,10 @@ from .blocks import back, even, front, offsets, resized, row, split
 from .engine import NOTHING, Engine, blocking, started
 from .header import Header, agree, announced, gathered
 from .reduction import Op, reduction
-from .selection import moving, reducing, sharing
+from .selection import way
 
 Array = NDArray[Any]
+SHARED = ("one_shot", "two_shot")
 
 
 class Communicator(Engine):
@@ -56,7 +57,9 @@ class Communicator(Engine):
             raise ValueError(f"expected different ranks below {self.size}, got {list(ranks)!r}")
         if self.rank not in members:
             return None
-        return Communicator(transport.group(members), checked=self.checked)
+        return Communicator(
+            transport.group(members), checked=self.checked, table=self._setting.table
+        )
 
     def empty(self, shape: int | Sequence[int], dtype: DTypeLike = np.float64) -> Array:
         """An array in memory that the node's ranks can read, so that allreduce need not copy it.
@@ -105,9 +108,9 @@ class Communicator(Engine):
     async def _reduced(self, x: Array, op: Op, out: Array | None, algorithm: str) -> Array:
         """allreduce through memory or messages."""
         how = reduction(op, x.dtype)
-        name = sharing(algorithm, x, self.size, how)
-        shared = None if name is None else await self._memory()
-        if name is None or shared is None:
+        shared = self._shared if self._has_asked else await self._memory()
+        name = self._chosen("allreduce", algorithm, x.nbytes, x.dtype, how)
+        if shared is None or name not in SHARED:
             return await self._combined("allreduce", x, op, None, out, algorithm)
         if out is None and name == "two_shot" and shared.place(x):
             out = self.empty(x.shape, x.dtype)
@@ -125,10 +128,9 @@ class Communicator(Engine):
     async def _viewed(self, x: Array, op: Op, algorithm: str) -> Array | None:
         """allreduce into memory that ranks share; None where they do not, or it is full."""
         how = reduction(op, x.dtype)
-        shared = None
-        if x.nbytes and sharing(algorithm, x, self.size, how) is not None:
-            shared = await self._memory()
-        if shared is None:
+        shared = await self._memory()
+        name = self._chosen("allreduce", algorithm, x.nbytes, x.dtype, how)
+        if shared is None or name not in SHARED or not x.nbytes:
             return None
         what = described("view", how.name, x.dtype, x.shape)
         flat = np.ascontiguousarray(x).reshape(-1)
@@ -166,13 +168,12 @@ class Communicator(Engine):
         how = reduction(op, x.dtype)
         if self.checked:
             await self._agree(collective, how.name, "by", algorithm, x.dtype, x.shape, root)
-        way = reducing(
-            self._alive(), collective, algorithm, x, how, lambda flat: flat.reshape(x.shape)
-        )
+        name = self._chosen(collective, algorithm, x.nbytes, x.dtype, how)
+        how_to = way(self._alive(), collective, name, x, how, lambda flat: flat.reshape(x.shape))
         result = target(out, x.shape, x.dtype)
         if result is not x:
             result[...] = x
-        await self._run(way, result.reshape(-1), even(x.size, self.size), root)
+        await self._run(how_to, result.reshape(-1), even(x.size, self.size), root)
         if how.finish is not None:
             how.finish(result, self.size)
         return settled(result, out)
@@ -193,13 +194,9 @@ class Communicator(Engine):
         how = reduction(op, x.dtype)
         if self.checked:
             await self._agree("reduce_scatter", how.name, "by", algorithm, x.dtype, x.shape, dim)
-        way = reducing(
-            self._alive(),
-            "reduce_scatter",
-            algorithm,
-            x,
-            how,
-            lambda flat: back(flat, x.shape, dim),
+        name = self._chosen("reduce_scatter", algorithm, x.nbytes, x.dtype, how)
+        how_to = way(
+            self._alive(), "reduce_scatter", name, x, how, lambda flat: back(flat, x.shape, dim)
         )
         lengths = split(x.shape[dim], self.size)
         shape = resized(x.shape, dim, lengths[self.rank])
@@ -207,7 +204,7 @@ class Communicator(Engine):
         work = np.empty(x.size, x.dtype)
         back(work, x.shape, dim)[...] = x
         where = offsets(lengths, row(x.shape, dim))
-        await self._run(way, work, where)
+        await self._run(how_to, work, where)
         mine = work[where[self.rank] : where[self.rank + 1]]
         result[...] = back(mine, shape, dim)
         if how.finish is not None:
@@ -267,12 +264,12 @@ class Communicator(Engine):
         lengths, dim = await self._lengths(collective, x, dim, counts)
         shape = resized(x.shape, dim, sum(lengths))
         result = target(out, shape, x.dtype)
-        way = moving(self._alive(), collective, algorithm, result)
+        how_to = self._way(collective, algorithm, result)
         where = offsets(lengths, row(shape, dim))
         # Along dim 0 the result is the buffer.
         work = result.reshape(-1) if dim == 0 else np.empty(result.size, x.dtype)
         back(work[where[self.rank] : where[self.rank + 1]], x.shape, dim)[...] = x
-        await self._run(way, work, where, root)
+        await self._run(how_to, work, where, root)
         if dim != 0:
             result[...] = back(work, shape, dim)
         return settled(result, out)
@@ -292,10 +289,10 @@ class Communicator(Engine):
             await self._agree("broadcast", "by", algorithm, root)
         dtype, shape = await announced(self, here, root)
         result = target(out, shape, dtype)
-        way = moving(self._alive(), "broadcast", algorithm, result)
+        how_to = self._way("broadcast", algorithm, result)
         if here is not None and here is not result:
             result[...] = here
-        await self._run(way, result.reshape(-1), even(result.size, self.size), root)
+        await self._run(how_to, result.reshape(-1), even(result.size, self.size), root)
         return settled(result, out)
 
     ibroadcast = started(broadcast)
@@ -321,8 +318,8 @@ class Communicator(Engine):
         result = target(out, shape, dtype)
         where = offsets(lengths, row(whole_shape, dim))
         work = np.empty(where[-1], dtype) if here is None else front(here, dim)  # is only read
-        way = moving(self._alive(), "scatter", algorithm, work)
-        await self._run(way, work, where, root)
+        how_to = self._way("scatter", algorithm, work)
+        await self._run(how_to, work, where, root)
         result[...] = back(work[where[self.rank] : where[self.rank + 1]], shape, dim)
         return settled(result, out)
 
@@ -349,7 +346,8 @@ class Communicator(Engine):
             await self._agree("alltoall", dims, "by", algorithm, x.dtype, counts)
         lengths, concat_dim = await self._lengths("alltoall", x, concat_dim, counts, "concat_dim")
         split_dim = axis(split_dim, x.ndim, "split_dim")
-        way = moving(self._alive(), "alltoall", algorithm, x)
+        widest = resized(x.shape, concat_dim, max(lengths))
+        how_to = self._way("alltoall", algorithm, x, math.prod(widest) * x.itemsize)
         outgoing = split(x.shape[split_dim], self.size)
         shapes = [
             resized(shape, split_dim, split(shape[split_dim], self.size)[self.rank])
@@ -364,12 +362,11 @@ class Communicator(Engine):
         where = offsets(sizes)
         work = np.empty(where[-1], x.dtype)
         back(work[: x.size], x.shape, split_dim)[...] = x
-        if way.entry is not None and way.entry.equal:
-            widest = resized(x.shape, concat_dim, max(lengths))
+        if how_to.entry is not None and how_to.entry.equal:
             longest = split(widest[split_dim], self.size)[0] * row(widest, split_dim)
-            await self._run_equal(way, work, where, longest)
+            await self._run_equal(how_to, work, where, longest)
         else:
-            await self._run(way, work, where)
+            await self._run(how_to, work, where)
         came = zip(where[self.size :], where[self.size + 1 :], shapes, strict=False)
         pieces = [back(work[a:b], shape, split_dim) for a, b, shape in came]
         np.concatenate(pieces, concat_dim, out=result)
@@ -382,8 +379,8 @@ class Communicator(Engine):
         """Return when every rank has called."""
         if self.checked:
             await self._agree("barrier", "by", algorithm)
-        way = moving(self._alive(), "barrier", algorithm, NOTHING)
-        await self._run(way, NOTHING, even(0, self.size), signals=True)
+        how_to = self._way("barrier", algorithm, NOTHING)
+        await self._run(how_to, NOTHING, even(0, self.size), signals=True)
 
     ibarrier = started(barrier)
 

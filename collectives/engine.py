@@ -8,16 +8,20 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from .blocks import Offsets, offsets
+from .arena import arena
+from .blocks import Offsets, even, offsets
+from .choice import Choice, Setting
 from .endpoint import Endpoint
 from .errors import MismatchError
 from .execute import compiled, execute
-from .selection import Way, moving
+from .reduction import Op, Reduction, reduction
+from .selection import Way, chosen, way
 from .shared import Shared, share, topic
-from .table import Option, segments
+from .table import TABLE, Option, segments
 from .transport import Transport
+from .tuned import Tuned, user_file
 from .waiting import Call, Patience, finish
 from .work import Line, Work
 
@@ -29,6 +33,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 E = TypeVar("E", bound="Engine")
 
+REDUCING = ("allreduce", "reduce", "reduce_scatter")
+AnyDType = np.dtype[Any]
 NOTHING: Array = np.empty(0, np.uint8)
 
 
@@ -41,11 +47,13 @@ class Engine(Endpoint):
         *,
         patience: Patience | None = None,
         checked: bool = False,
+        table: Tuned | None = None,
     ) -> None:
         """Duplicate `comm` (the world, if None), which is collective; a Transport is taken over.
 
         `patience` says after how long a silent rank is warned of and given up. A `checked` one
-        compares every call between ranks before it moves anything, and leaves MPI's own alone.
+        compares every call between ranks before it moves anything. `table` is the selection table
+        to go with a Transport; the user's own is read for any other.
         """
         super().__init__(comm, patience=patience)
         self.checked = checked
@@ -53,6 +61,10 @@ class Engine(Endpoint):
         self._nodes: tuple[int, ...] = ()  # of each rank, once an algorithm has asked
         self._shared: Shared | None = None  # the memory that all ranks share, if they do
         self._has_asked = False  # for it
+        has_one_node = len(self._transport.node_ranks) == self.size
+        self._setting = Setting(self.size, has_one_node, False, table)
+        if not hasattr(comm, "bytes_sent"):
+            self._setting = self._setting._replace(table=self._finish(self._read_table()))
 
     @classmethod
     def world(cls, *, patience: Patience | None = None, checked: bool = False) -> Self:
@@ -76,6 +88,7 @@ class Engine(Endpoint):
         if not self._has_asked:
             self._shared = await share(self._alive(), self._told)
             self._has_asked = True
+            self._setting = self._setting._replace(shares_memory=self._shared is not None)
         return self._shared
 
     async def _guarded(self, call: Call[R]) -> R:
@@ -106,6 +119,16 @@ class Engine(Endpoint):
         other = next(rank for rank in range(self.size) if texts[rank] != texts[0])
         raise MismatchError(f"rank 0 calls {texts[0]}, but rank {other} calls {texts[other]}")
 
+    async def _read_table(self) -> Tuned | None:
+        """The user's selection table as rank 0 has it: files may differ from node to node."""
+        path = user_file() if self.rank == 0 else None
+        found = None if path is None else Tuned.read(path)
+        text = (found.text() if found is not None else "").encode()
+        length = (await self._told([len(text)]))[0][0]
+        buffer = np.frombuffer(text.ljust(length), np.uint8)[:length].copy()
+        await self._move("broadcast", buffer, even(length, self.size), 0)
+        return Tuned.parse(buffer.tobytes().decode()) if length else None
+
     async def _told(self, mine: Sequence[int]) -> list[list[int]]:
         """As many numbers from every rank, by rank."""
         rows = np.empty((self.size, len(mine)), np.int64)
@@ -117,11 +140,43 @@ class Engine(Endpoint):
         self, collective: str, buffer: Array, where: Offsets, root: int | None = None
     ) -> None:
         """Run a collective that reduces nothing, on a buffer that all ranks know the layout of."""
-        await self._run(moving(self._alive(), collective, "auto", buffer), buffer, where, root)
+        await self._run(self._way(collective, "auto", buffer), buffer, where, root)
+
+    def _chosen(
+        self, collective: str, name: str, nbytes: int, dtype: AnyDType, op: Reduction | None = None
+    ) -> str:
+        """The algorithm that is meant by a name; all ranks must ask for as many bytes."""
+        transport = self._alive()
+        return chosen(transport, self._setting, collective, name, nbytes, dtype, op).algorithm
+
+    def _way(self, collective: str, name: str, buffer: Array, nbytes: int | None = None) -> Way:
+        """The way to move blocks of a buffer, or of so many bytes where ranks differ in that."""
+        nbytes = buffer.nbytes if nbytes is None else nbytes
+        name = self._chosen(collective, name, nbytes, buffer.dtype)
+        return way(self._alive(), collective, name, buffer)
+
+    def explain(
+        self,
+        collective: str,
+        nbytes: int,
+        dtype: DTypeLike = np.float32,
+        op: Op = "sum",
+        algorithm: str = "auto",
+    ) -> Choice:
+        """Say which algorithm a call would take, and why. A local call, that sends nothing."""
+        if collective not in TABLE:
+            raise ValueError(f"expected a collective of {', '.join(TABLE)}, got {collective!r}")
+        kind = np.dtype(dtype)
+        how = reduction(op, kind) if collective in REDUCING else None
+        setting = self._setting
+        if not self._has_asked:
+            shares = setting.has_one_node and self._transport.has_processes and self.size > 1
+            setting = setting._replace(shares_memory=shares and arena() is not None)
+        return chosen(self._alive(), setting, collective, algorithm, nbytes, kind, how)
 
     async def _run(
         self,
-        way: Way,
+        how: Way,
         buffer: Array,
         where: Offsets,
         root: int | None = None,
@@ -131,27 +186,27 @@ class Engine(Endpoint):
         """Do it: in place, on a flat buffer of blocks."""
         transport = self._alive()
         try:
-            if way.native is not None:
+            if how.native is not None:
                 # MPI's call that blocks would hold up all that was begun.
-                await way.native.run(buffer, where, root or 0, blocks=not self._line.works)
-            elif way.entry is not None:
-                algorithm, takes = way.entry.algorithm, way.entry.takes
+                await how.native.run(buffer, where, root or 0, blocks=not self._line.works)
+            elif how.entry is not None:
+                algorithm, takes = how.entry.algorithm, how.entry.takes
                 options = {name: await self._option(name, buffer.nbytes) for name in takes}
                 program = compiled(
                     algorithm, self.rank, self.size, root, where, signals, **options
                 )
-                await execute(program, buffer, transport, way.combine)
+                await execute(program, buffer, transport, how.combine)
         except BaseException as error:
             self._refuse(error)
             raise
 
-    async def _run_equal(self, way: Way, buffer: Array, where: Offsets, length: int) -> None:
+    async def _run_equal(self, how: Way, buffer: Array, where: Offsets, length: int) -> None:
         """Do it on blocks of one length, no shorter than any block of any rank."""
         blocks = range(len(where) - 1)
         wide = np.empty((len(blocks), length), buffer.dtype)
         for b in blocks[: self.size]:
             wide[b, : where[b + 1] - where[b]] = buffer[where[b] : where[b + 1]]
-        await self._run(way, wide.reshape(-1), offsets((length,) * len(blocks)))
+        await self._run(how, wide.reshape(-1), offsets((length,) * len(blocks)))
         for b in blocks[self.size :]:
             buffer[where[b] : where[b + 1]] = wide[b, : where[b + 1] - where[b]]
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from . import native
 from .arrays import whole
+from .choice import Choice, Setting, automatic
 from .execute import Combine
 from .reduction import Reduction
 from .shared import CHUNK
-from .table import TABLE, Entry, choose, lookup
+from .table import TABLE, Entry, lookup
 from .transport import Transport
 
 Array = NDArray[Any]
-NAMES = ("one_shot", "two_shot")  # of allreduce through shared memory
 View = Callable[[Array], Array]  # gives a flat buffer the shape that the caller knows
 
 
@@ -28,46 +29,59 @@ class Way(NamedTuple):
     combine: Combine | None = None
 
 
-# Bytes from which it pays that every rank combines a slice only, as measured on 2 cores under Open
-# MPI 5.0.11 and MPICH 5.0.2, 2026-11-21 (scripts/bench_allreduce.py).
-TWO_SHOT_FROM_AT_2_RANKS = 64 << 10
-TWO_SHOT_FROM = 128 << 10
-
-
-def sharing(name: str, x: Array, size: int, op: Reduction) -> str | None:
-    """The way of an allreduce through memory that ranks share, if it is to go there."""
-    if not op.commutative or x.itemsize > CHUNK:  # takes only whole arrays; has no room
-        return None
-    if name in NAMES:
-        return name
-    if name != "auto":
-        return None
-    two_shot_from = TWO_SHOT_FROM if size > 2 else TWO_SHOT_FROM_AT_2_RANKS
-    return "two_shot" if x.nbytes >= two_shot_from else "one_shot"
-
-
-def moving(transport: Transport, collective: str, name: str, buffer: Array) -> Way:
-    """The way to move blocks of a buffer whose size all ranks agree on."""
+def chosen(
+    transport: Transport,
+    setting: Setting,
+    collective: str,
+    name: str,
+    nbytes: int,
+    dtype: np.dtype[Any],
+    op: Reduction | None = None,
+) -> Choice:
+    """The algorithm that is meant by a name, which may be "auto", and cannot always be had."""
+    if name == "auto":
+        return automatic(setting, collective, nbytes, dtype, op)
+    instead = automatic(setting._replace(table=None), collective, nbytes, dtype, op)
     if name == "mpi":
-        call = native.find(transport, collective, buffer.dtype, buffer.nbytes, None)
-        if call is not None:
-            return Way(None, call)
-    if name in ("auto", "mpi"):
-        name = choose(collective, buffer.nbytes, transport.size, ordered=False)
-    return Way(lookup(collective, name))
+        if native.find(transport, collective, dtype, nbytes, op) is None:
+            what = f"for {dtype}" + (f" and {op.name}" if op else "")
+            return Choice(instead.algorithm, f"MPI has no such {collective} {what}")
+        return Choice(name, "asked for")
+    entry = lookup(collective, name)
+    if entry.shared:
+        if not setting.shares_memory:
+            return Choice(instead.algorithm, "the ranks share no memory")
+        if op is not None and not op.commutative:
+            return Choice(
+                instead.algorithm, f"{op.name} takes whole arrays, in the order of ranks"
+            )
+        if dtype.itemsize > CHUNK:
+            return Choice("ring", f"one element of {dtype} is larger than {CHUNK} B")
+    return Choice(name, "asked for")
 
 
-def reducing(
-    transport: Transport, collective: str, name: str, x: Array, op: Reduction, view: View
+def way(
+    transport: Transport,
+    collective: str,
+    name: str,
+    x: Array,
+    op: Reduction | None = None,
+    view: View | None = None,
 ) -> Way:
-    """The way to combine arrays like x; ValueError if it would break an order that matters."""
+    """How to do it by an algorithm that was chosen; ValueError if it breaks an order that matters.
+
+    `x` is like the arrays that are combined, or the buffer of what is moved.
+    """
     if name == "mpi":
         call = native.find(transport, collective, x.dtype, x.nbytes, op)
         if call is not None:
             return Way(None, call)
-    if name in ("auto", "mpi") or (collective == "allreduce" and name in NAMES):
-        name = choose(collective, x.nbytes, transport.size, ordered=not op.commutative)
+        name = automatic(
+            Setting(transport.size, True, False), collective, x.nbytes, x.dtype, op
+        ).algorithm
     entry = lookup(collective, name)
+    if op is None:
+        return Way(entry)
     if op.commutative:
         return Way(entry, combine=op.function)
     if not (entry.ordered and entry.whole):
@@ -77,4 +91,5 @@ def reducing(
             f"expected an algorithm that keeps the order of ranks and whole arrays ({known}) for "
             f"op {op.name!r}, got {name!r}"
         )
+    assert view is not None  # comes with op
     return Way(entry, combine=whole(op.function, view))

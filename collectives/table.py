@@ -1,4 +1,4 @@
-"""The algorithms that there are, by collective and name, and which one `auto` takes."""
+"""The algorithms that there are, by collective and name."""
 
 from __future__ import annotations
 
@@ -147,39 +147,6 @@ def lookup(collective: str, name: str) -> Entry:
         known = ", ".join((*entries, *SPECIAL))
         raise ValueError(f"expected an algorithm of {collective} ({known}), got {name!r}")
     return entries[name]
-
-
-# Bytes from which an algorithm is the fastest, as measured on 2 cores with 2 and 4 ranks under
-# Open MPI 5.0.11 and MPICH 5.0.2 (scripts/results/allreduce_2core_2026-11-21.md).
-RING_FROM_AT_2_RANKS = 16 << 10
-RING_FROM = 512 << 10
-TREE_FROM = 64 << 10
-# An allgather of less is a matter of rounds: p - 1 around a ring, 2 ceil(lg p) in a tree. Counted,
-# not measured; up to 4 ranks the ring was the faster one for all sizes.
-TREE_ALLGATHER_BELOW = 16 << 10
-TREE_ALLGATHER_RANKS = 9
-
-
-def choose(collective: str, nbytes: int, size: int, ordered: bool) -> str:
-    """The name that `auto` stands for: the fastest known, in rank order where that matters."""
-    match collective:
-        case "allreduce":
-            ring_from = RING_FROM if size > 2 else RING_FROM_AT_2_RANKS
-            if nbytes >= ring_from and not ordered:
-                return "ring"
-            return "tree" if nbytes >= TREE_FROM else "recursive_doubling"
-        case "reduce_scatter":
-            return "tree" if ordered else "ring"
-        case "allgather":
-            few_rounds = nbytes < TREE_ALLGATHER_BELOW and size >= TREE_ALLGATHER_RANKS
-            return "tree" if few_rounds else "ring"
-        case "reduce":
-            return "ordered_tree" if ordered else "tree"
-        case "alltoall":
-            return "pairwise"
-        case "barrier":
-            return "dissemination"
-    return "tree"
 
 
 SEGMENT = 128 << 10  # bytes of a segment, where an algorithm cuts blocks; counted, not measured

@@ -1,0 +1,123 @@
+"""Which algorithm `auto` stands for: the user's own table, else what was the fastest elsewhere.
+
+Thresholds are bytes from which an algorithm is the fastest, as measured on 2 cores with 2 and 4
+ranks under Open MPI 5.0.11 and MPICH 5.0.2, 2026-11-21 (scripts/results). Others are counted, and
+say so.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .reduction import Reduction
+from .table import lookup
+from .tuned import Tuned
+
+# allreduce through shared memory: from where it pays that every rank combines a slice only.
+TWO_SHOT_FROM_AT_2_RANKS = 64 << 10
+TWO_SHOT_FROM = 128 << 10
+# allreduce by messages.
+RING_FROM_AT_2_RANKS = 16 << 10
+RING_FROM = 512 << 10
+TREE_FROM = 64 << 10
+# allreduce between nodes of 2 ranks each, with links of 1 Gbit/s.
+RABENSEIFNER_FROM_BETWEEN_NODES = 4 << 20
+# An allgather of less is a matter of rounds: p - 1 around a ring, 2 ceil(lg p) in a tree. Counted;
+# up to 4 ranks the ring was the faster one for all sizes.
+TREE_ALLGATHER_BELOW = 16 << 10
+TREE_ALLGATHER_RANKS = 9
+
+
+class Setting(NamedTuple):
+    """What a choice depends on that all calls of a communicator have in common."""
+
+    size: int
+    has_one_node: bool
+    shares_memory: bool
+    table: Tuned | None = None
+
+
+class Choice(NamedTuple):
+    """An algorithm, and why."""
+
+    algorithm: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}: {self.reason}"
+
+
+def automatic(
+    setting: Setting,
+    collective: str,
+    nbytes: int,
+    dtype: np.dtype[Any],
+    op: Reduction | None = None,
+) -> Choice:
+    """The algorithm for a call; the same on all ranks if all ask with the same."""
+    is_free = op is None or op.commutative
+    if setting.table is not None:
+        placement = "node" if setting.has_one_node else "nodes"
+        name = setting.table.find(collective, nbytes, setting.size, dtype, placement)
+        if name is not None and fits(setting, collective, name, is_free):
+            return Choice(name, f"measured here, for {setting.size} ranks from about this size on")
+    if collective == "allreduce" and setting.shares_memory and is_free:
+        from_bytes = TWO_SHOT_FROM if setting.size > 2 else TWO_SHOT_FROM_AT_2_RANKS
+        if nbytes >= from_bytes:
+            return Choice("two_shot", f"all ranks share memory, and it is {from_bytes} B or more")
+        return Choice("one_shot", f"all ranks share memory, and it is below {from_bytes} B")
+    if not setting.has_one_node and is_free:
+        found = between_nodes(collective, nbytes)
+        if found is not None:
+            return found
+    return by_messages(collective, nbytes, setting.size, is_free)
+
+
+def fits(setting: Setting, collective: str, name: str, is_free: bool) -> bool:
+    """Whether the algorithm of a table can do this call."""
+    if name == "mpi":
+        return is_free
+    entry = lookup(collective, name)
+    if entry.shared:  # whose code takes pieces
+        return setting.shares_memory and is_free
+    return is_free or (entry.ordered and entry.whole)
+
+
+def between_nodes(collective: str, nbytes: int) -> Choice | None:
+    """What sends least from node to node."""
+    if collective == "broadcast":
+        return Choice("hierarchical", "ranks are on several nodes")
+    if collective != "allreduce":
+        return None
+    if nbytes >= RABENSEIFNER_FROM_BETWEEN_NODES:
+        return Choice("rabenseifner", "on several nodes the fastest from 4 MiB on")
+    return Choice("hierarchical", "ranks are on several nodes, and it is below 4 MiB")
+
+
+def by_messages(collective: str, nbytes: int, size: int, is_free: bool) -> Choice:
+    """What is the fastest without shared memory, in rank order where that matters."""
+    match collective:
+        case "allreduce":
+            ring_from = RING_FROM if size > 2 else RING_FROM_AT_2_RANKS
+            if nbytes >= ring_from and is_free:
+                return Choice("ring", f"sends least, which counts from {ring_from} B on")
+            if nbytes >= TREE_FROM:
+                return Choice("tree", f"was the fastest from {TREE_FROM} B on")
+            return Choice("recursive_doubling", "has the fewest rounds")
+        case "reduce_scatter":
+            return Choice("ring", "sends least") if is_free else Choice("tree", "keeps the order")
+        case "allgather":
+            if nbytes < TREE_ALLGATHER_BELOW and size >= TREE_ALLGATHER_RANKS:
+                return Choice("tree", "has the fewest rounds")
+            return Choice("ring", "sends least, to neighbours only")
+        case "reduce":
+            if is_free:
+                return Choice("tree", "has the fewest rounds")
+            return Choice("ordered_tree", "keeps the order for every root")
+        case "alltoall":
+            return Choice("pairwise", "sends least")
+        case "barrier":
+            return Choice("dissemination", "has the fewest rounds")
+    return Choice("tree", "has the fewest rounds")
