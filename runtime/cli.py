@@ -252,6 +252,7 @@ def _run(options: argparse.Namespace, comm: Communicator) -> int:
     # Here, since it brings onnxruntime.
     from .run import RunOptions, run
 
+    comm.checked = True
     names = [field.name for field in fields(RunOptions)]
     return run(RunOptions(**{name: getattr(options, name) for name in names}), comm)
 

@@ -10,8 +10,6 @@ import onnxruntime
 
 from ..collectives import Communicator
 
-PREPACKING = "session.disable_prepacking"
-
 
 def fair_share(comm: Communicator) -> int:
     """Return this rank's share of its node's cores, at least 1; collective.
@@ -42,18 +40,4 @@ def with_threads(options: onnxruntime.SessionOptions, threads: int) -> onnxrunti
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-def with_mapped_weights(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptions:
-    """Say that weights are not repacked, unless the options say something of it.
-
-    They stay mapped pages of their file, which ranks of a node share. The price, with the model
-    above and one thread: 2 % more time for the 36 sentences, 0.5 ms for a single one of 8 tokens;
-    repacking adds 10 MB to a rank's 23 MB.
-    """
-    try:
-        options.get_session_config_entry(PREPACKING)
-    except RuntimeError:
-        options.add_session_config_entry(PREPACKING, "1")
     return options

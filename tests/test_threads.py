@@ -3,11 +3,10 @@
 import os
 import threading
 
-import onnxruntime
 import pytest
 
 from rankwise.collectives import Communicator, local
-from rankwise.runtime.threads import fair_share, with_mapped_weights
+from rankwise.runtime.threads import fair_share
 
 
 @pytest.mark.parametrize(
@@ -32,12 +31,3 @@ def test_a_core_of_several_ranks_is_shared(
         return fair_share(comm)
 
     assert local.run(len(allowed), on_rank) == expected
-
-
-def test_what_the_caller_says_of_repacking_stays() -> None:
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.disable_prepacking", "0")
-    with_mapped_weights(options)
-    assert options.get_session_config_entry("session.disable_prepacking") == "0"
-    options = with_mapped_weights(onnxruntime.SessionOptions())
-    assert options.get_session_config_entry("session.disable_prepacking") == "1"
