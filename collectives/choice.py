@@ -16,8 +16,8 @@ from .table import lookup
 from .tuned import Tuned
 
 # allreduce through shared memory: from where it pays that every rank combines a slice only.
-TWO_SHOT_FROM_AT_2_RANKS = 64 << 10
-TWO_SHOT_FROM = 128 << 10
+TWO_SHOT_FROM_AT_2_RANKS = 1 << 20
+TWO_SHOT_FROM = 256 << 10
 # allreduce by messages.
 RING_FROM_AT_2_RANKS = 16 << 10
 RING_FROM = 512 << 10

@@ -15,11 +15,13 @@ from .arrays import as_array, axis, settled, target, with_dim
 from .blocks import back, even, front, offsets, resized, row, split
 from .engine import NOTHING, Engine, blocking, started
 from .header import Header, agree, announced, gathered
-from .reduction import Op, reduction
+from .reduction import Op, Reduction, reduction
 from .selection import way
+from .shared import Topic
 
 Array = NDArray[Any]
 SHARED = ("one_shot", "two_shot")
+PLANS = 1024  # of allreduce that are kept, one for each kind of call
 
 
 class Communicator(Engine):
@@ -107,10 +109,9 @@ class Communicator(Engine):
 
     async def _reduced(self, x: Array, op: Op, out: Array | None, algorithm: str) -> Array:
         """allreduce through memory or messages."""
-        how = reduction(op, x.dtype)
         shared = self._shared if self._has_asked else await self._memory()
-        name = self._chosen("allreduce", algorithm, x.nbytes, x.dtype, how)
-        if shared is None or name not in SHARED:
+        how, name, what = self._planned(x, op, algorithm)
+        if shared is None or what is None:
             return await self._combined("allreduce", x, op, None, out, algorithm)
         if out is None and name == "two_shot" and shared.place(x):
             out = self.empty(x.shape, x.dtype)
@@ -119,18 +120,31 @@ class Communicator(Engine):
             result[...] = x
             x = result
         run = one_shot if name == "one_shot" else two_shot
-        what = described(name, how.name, x.dtype, x.shape)
         await self._guarded(run(shared, what, x.reshape(-1), result.reshape(-1), how))
         if how.finish is not None:
             how.finish(result, self.size)
         return result if out is None else settled(result, out)
 
+    def _planned(self, x: Array, op: Op, algorithm: str) -> tuple[Reduction, str, Topic | None]:
+        """The operation and the algorithm of an allreduce, and its topic in shared memory."""
+        key = op, algorithm, x.dtype, x.shape
+        try:
+            return self._plans[key]
+        except (KeyError, TypeError):  # TypeError: a callable object without a hash
+            how = reduction(op, x.dtype)
+        name = self._chosen("allreduce", algorithm, x.nbytes, x.dtype, how)
+        what = described(name, how.name, x.dtype, x.shape) if name in SHARED else None
+        if isinstance(op, str):
+            if len(self._plans) == PLANS:
+                self._plans.clear()
+            self._plans[key] = how, name, what
+        return how, name, what
+
     async def _viewed(self, x: Array, op: Op, algorithm: str) -> Array | None:
         """allreduce into memory that ranks share; None where they do not, or it is full."""
-        how = reduction(op, x.dtype)
-        shared = await self._memory()
-        name = self._chosen("allreduce", algorithm, x.nbytes, x.dtype, how)
-        if shared is None or name not in SHARED or not x.nbytes:
+        shared = self._shared if self._has_asked else await self._memory()
+        how, _, for_memory = self._planned(x, op, algorithm)
+        if shared is None or for_memory is None or not x.nbytes:
             return None
         what = described("view", how.name, x.dtype, x.shape)
         flat = np.ascontiguousarray(x).reshape(-1)

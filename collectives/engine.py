@@ -18,7 +18,7 @@ from .errors import MismatchError
 from .execute import compiled, execute
 from .reduction import Op, Reduction, reduction
 from .selection import Way, chosen, way
-from .shared import Shared, share, topic
+from .shared import Shared, Topic, share, topic
 from .table import TABLE, Option, segments
 from .transport import Transport
 from .tuned import Tuned, user_file
@@ -61,6 +61,7 @@ class Engine(Endpoint):
         self._nodes: tuple[int, ...] = ()  # of each rank, once an algorithm has asked
         self._shared: Shared | None = None  # the memory that all ranks share, if they do
         self._has_asked = False  # for it
+        self._plans: dict[tuple[Any, ...], tuple[Reduction, str, Topic | None]] = {}
         has_one_node = len(self._transport.node_ranks) == self.size
         self._setting = Setting(self.size, has_one_node, False, table)
         if not hasattr(comm, "bytes_sent"):
@@ -89,6 +90,7 @@ class Engine(Endpoint):
             self._shared = await share(self._alive(), self._told)
             self._has_asked = True
             self._setting = self._setting._replace(shares_memory=self._shared is not None)
+            self._plans.clear()
         return self._shared
 
     async def _guarded(self, call: Call[R]) -> R:

@@ -104,10 +104,13 @@ class Native:
             case "gather":
                 return block, None, root
             case "alltoall":
-                # Open MPI's Ialltoallv takes buffers that begin alike for one.
+                # Open MPI's Ialltoallv takes buffers that begin alike for one, and an empty slice
+                # of numpy's begins where its array does.
                 half = offsets[size]
                 came = [offset - half for offset in offsets[size:]]
-                return uneven(buffer, offsets[: size + 1]), uneven(buffer[half:], came)
+                there = buffer[half:] if half < offsets[-1] else np.empty(1, buffer.dtype)
+                here = buffer if half else np.empty(1, buffer.dtype)
+                return uneven(here, offsets[: size + 1]), uneven(there, came)
         return ()
 
 
@@ -124,6 +127,8 @@ def find(
     # A function of the caller's may be called as one of ours.
     if op.name not in REDUCTIONS or op.function is not REDUCTIONS[op.name].function:
         return None
+    if name == "SUM" and dtype.char in "bBhH":
+        return None  # Open MPI's saturates in vectors, and wraps at their end
     if not dtype.isnative or dtype.kind not in KINDS[name] or dtype.char not in TYPES:
         return None
     from mpi4py import MPI  # here, since it starts MPI

@@ -43,8 +43,13 @@ class Reduction:
         What rounds is accumulated in float32 and rounded once, at the end. `out` may be one of the
         operands. `copies` take the result too, while it is in cache.
         """
-        length = max(1, self.tile // out.itemsize)
+        length = self.tile // out.itemsize or 1
         is_pair = len(operands) == 2
+        if is_pair and out.size <= length:
+            self.function(*operands, out=out)
+            for copy in copies:
+                copy[...] = out
+            return
         kind = np.dtype(np.float32) if self.rounds else out.dtype
         scratch = np.empty(0 if is_pair else min(length, out.size), kind)
         for start in range(0, out.size, length):

@@ -2,7 +2,9 @@
 
 Prints a markdown table: the median over the repetitions, in microseconds, of the slowest rank, and
 in brackets the ratio of the upper to the lower quartile. Calls alternate in an order that turns
-round every time, with a barrier before each and buffers in rotation, and work in place.
+round every time, with a barrier before each and buffers in rotation, and work in place. `empty`
+is auto on an array from comm.empty into another, `view` from one into a shared result, `copy` what
+every rank needs at the same time to copy as much.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def main() -> None:
     parser.add_argument("--names", nargs="*", default=known, choices=known, help="algorithms")
     given = parser.parse_args()
     with Communicator.world() as comm:
-        names = [*given.names, "auto", "mpi"]
+        names = [*given.names, "copy", "view", "empty", "auto", "mpi"]
         if comm.rank == 0:
             print(heading(comm.size))
             print(f"| bytes | {' | '.join(names)} | mpi / auto |")
@@ -58,14 +60,24 @@ def measured(
     comm: Communicator, names: list[str], nbytes: int, seconds: float
 ) -> list[NDArray[np.float64]]:
     """The times of every algorithm, in seconds: the slowest rank of each repetition."""
-    buffers = [np.ones(nbytes // 4, np.float32) for _ in range(BUFFERS)]
+    count = nbytes // 4
+    buffers = [np.ones(count, np.float32) for _ in range(BUFFERS)]
+    born = [(comm.empty(count, "f4"), comm.empty(count, "f4")) for _ in range(BUFFERS)]
+    plain = [(x, np.ones(count, np.float32)) for x in buffers]
 
     def call(name: str, turn: int) -> float:
-        x = buffers[turn % BUFFERS]
+        x, out = (born if name in ("empty", "view") else plain)[turn % BUFFERS]
         x.fill(1)
         comm.barrier(algorithm="mpi")
         started = time.perf_counter()
-        comm.allreduce(x, out=x, algorithm=name)
+        if name == "copy":
+            np.copyto(out, x)
+        elif name == "view":
+            comm.allreduce(x, view=True)
+        elif name == "empty":
+            comm.allreduce(x, out=out)
+        else:
+            comm.allreduce(x, out=x, algorithm=name)
         return time.perf_counter() - started
 
     trial = max(call(name, turn) for turn in range(3) for name in names)
