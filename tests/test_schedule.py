@@ -5,7 +5,7 @@ import pytest
 from rankwise.collectives.algorithms.recursive import active_number, active_rank
 from rankwise.collectives.schedule import Recv, Send, rounds, schedule
 from rankwise.collectives.specs import SPECS
-from rankwise.collectives.table import TABLE, choose, lookup
+from rankwise.collectives.table import TABLE, lookup
 
 NAMED = [(collective, name) for collective, names in TABLE.items() for name in names]
 
@@ -46,12 +46,3 @@ def test_an_unknown_algorithm_is_answered_with_the_known_ones() -> None:
         lookup("allreduce", "rong")
     with pytest.raises(ValueError, match=r"allreduce, reduce_scatter.*'allreduse'"):
         lookup("allreduse", "ring")
-
-
-@pytest.mark.parametrize("collective", TABLE)
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 64])
-def test_auto_never_breaks_an_order_that_matters(collective: str, size: int) -> None:
-    for nbytes in (0, 1, 1 << 10, 1 << 16, 1 << 20, 1 << 30):
-        assert lookup(collective, choose(collective, nbytes, size, ordered=False))
-        if SPECS[collective].reduces:
-            assert lookup(collective, choose(collective, nbytes, size, ordered=True)).ordered
