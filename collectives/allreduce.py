@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import functools
 import itertools
+import time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .blocks import Offsets, even
+from .pace import STRIDES, Stride
 from .reduction import Reduction
 from .shared import CHUNK, Shared, Topic, topic
 
@@ -61,13 +63,21 @@ async def two_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduc
             await pushed(shared, word, told, out, how)
             return
         shared.begin_anew()  # the others have taken room in the ring
-    rank, length = shared.rank, chunk(x.size, x.itemsize)
+    rank = shared.rank
+    is_long, way = x.nbytes > CHUNK, shared.pace.way
+    stride = shared.pace.stride if is_long else STRIDES[0]
+    length = chunk(x.size, x.itemsize, stride.part)
     chunks = cut(x, length)
-    word, views = load(shared, what, chunks[0], length)
+    tells = (0, 0, 0, shared.pace.following() + 1) if is_long and rank == 0 else ()
+    word, views = load(shared, what, chunks[0], length, stride, tells)
     await shared.announced(word, CALL)
     if not all(places) and any(theirs for theirs, *_ in shared.places(word)):
         shared.begin_anew()  # with those who have nothing in the ring
-        word, views = load(shared, what, chunks[0], length)
+        word, views = load(shared, what, chunks[0], length, stride, tells)
+        await shared.announced(word, CALL)
+    if is_long:
+        shared.pace.way = shared.places(word)[0][3] - 1
+    started = time.perf_counter()
     for mine, into, following in itertools.zip_longest(chunks, cut(out, length), chunks[1:]):
         await shared.announced(word, CALL)
         where = slices(mine.size, length, shared.size)
@@ -77,10 +87,12 @@ async def two_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduc
         shared.finish(word)
         done, results = word, views
         if following is not None:
-            word, views = load(shared, what, following, length)
+            word, views = load(shared, what, following, length, stride)
         for q in (*shared.peers[rank:], *shared.peers[:rank]):  # each rank begins with another
             await shared.done(q, done, CALL)
             into[where[q] : where[q + 1]] = results[q][where[q] : where[q + 1]]
+    if is_long:
+        shared.pace.took(way, x.nbytes, time.perf_counter() - started)
 
 
 async def pushed(
@@ -133,21 +145,28 @@ async def viewed(shared: Shared, what: Topic, x: Array, how: Reduction) -> Array
     return result
 
 
-def load(shared: Shared, what: Topic, x: Array, length: int) -> tuple[int, list[Array]]:
+def load(
+    shared: Shared,
+    what: Topic,
+    x: Array,
+    length: int,
+    stride: Stride,
+    tells: tuple[int, ...] = (),
+) -> tuple[int, list[Array]]:
     """Copy in what others combine, and announce it; the word, and the chunks of all ranks."""
     where = slices(x.size, length, shared.size)
     a, b = where[shared.rank], where[shared.rank + 1]
-    views = shared.viewed(x.dtype, x.size, shared.room(x.nbytes))
+    views = shared.viewed(x.dtype, x.size, shared.room(x.nbytes, stride.ring))
     own = views[shared.rank]
     own[:a] = x[:a]
     own[b:] = x[b:]
-    return shared.announce(what), views
+    return shared.announce(what, tells), views
 
 
 @functools.lru_cache(maxsize=256)
-def chunk(count: int, itemsize: int) -> int:
+def chunk(count: int, itemsize: int, part: int = CHUNK) -> int:
     """Elements of a chunk, when so many are cut into chunks of one length."""
-    chunks = max(1, -(-count // (CHUNK // itemsize)))
+    chunks = max(1, -(-count // max(1, part // itemsize)))
     return max(1, -(-count // chunks))
 
 

@@ -14,8 +14,7 @@ they write k + 1, so that it may lie where k - 2 lay, though not where k - 1 or 
 
 Why a ring, where two slots would do: to write memory that another core holds in its cache takes
 several times as long as to write any other. By the time when the ring comes round it holds others.
-A ring of 2 MiB that stays in the caches is half as fast again for long arrays where the cores have
-one last cache in common, and three times slower where they have not.
+For long arrays see pace.py.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ from numpy.typing import NDArray
 
 from .arena import Arena, Piece, arena
 from .errors import CollectiveError, MismatchError, RankFailure
+from .pace import Pace
 from .segment import is_alive, opened
 from .transport import Transport
 from .waiting import Call, Wait, until
@@ -162,6 +162,7 @@ class Shared:
         self.turn = 0  # the number of the last chunk
         self.recent = (0, 0), (0, 0)  # where in the ring the last two lie
         self.texts = [b"", b""]  # as they stand beside the lines
+        self.pace = Pace()
         self.has_told = [False, False]  # places there
         self.results: dict[int, Piece] = {}  # of rank 0
         self.holds: dict[int, weakref.ref[Array]] = {}  # of this rank, by result
@@ -185,12 +186,12 @@ class Shared:
             for words, name in zip(self.words, self.names, strict=True)
         )
 
-    def room(self, nbytes: int) -> int:
-        """The place in the ring of the next chunk: behind the last, clear of the last two."""
+    def room(self, nbytes: int, ring: int | None = None) -> int:
+        """The place of the next chunk in so much of the ring: clear of the last two."""
         step = STEP if nbytes <= STEP else 1 << (nbytes - 1).bit_length()
         older, newer = self.recent
         place = -(-newer[1] // step) * step
-        limit = max(TURNS * step, min(SHORT_TURNS * step, SHORT))
+        limit = ring or max(TURNS * step, min(SHORT_TURNS * step, SHORT))
         if place + step > min(limit, RING):
             place = 0
         for start, stop in (older, newer) if older[0] < newer[0] else (newer, older):
