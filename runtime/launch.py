@@ -35,9 +35,9 @@ OPEN_MPI_NOTES = re.compile(
     rb"MPI_ABORT was invoked|\w+ has exited due to process rank|\w+ detected that one or more"
     rb"|Primary job  ?terminated normally"
 )
-# Single lines: MPICH's but for the one that names a signal, and the null with which Open MPI ends.
+# Single lines: MPICH's but for the one that names a signal.
 NOISE = re.compile(
-    rb"\0+$|Abort\(\d+\) on node \d+ .*application called MPI_Abort|={83}$"
+    rb"Abort\(\d+\) on node \d+ .*application called MPI_Abort|={83}$"
     rb"|=   (BAD TERMINATION|PID \d+ RUNNING|EXIT CODE|CLEANING UP|YOU CAN IGNORE)"
     rb"|This typically refers to a problem with your|Please see the FAQ page for debugging"
     rb"|\[[^]]*\] PMIX ERROR: PMIX_ERR_UNREACH"  # Open MPI's, now and then, as ranks end
@@ -161,9 +161,17 @@ def relay(source: IO[bytes], sink: TextIO, ending: Ending) -> None:
                 sink.flush()
 
 
+def without_nulls(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Leave out the null with which Open MPI ends; it may stand before a line of the program."""
+    for line in lines:
+        kept = line.lstrip(b"\0")
+        if kept.strip() or kept == line:
+            yield kept
+
+
 def without_noise(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Leave out what MPI prints when ranks end with a code."""
-    lines = iter(lines)
+    lines = without_nulls(lines)
     for line in lines:
         rule = RULE.match(line)
         if rule is None:

@@ -70,6 +70,11 @@ def test_notes_of_mpich_are_left_out_but_for_the_signal() -> None:
     assert kept == [MPICH[0], MPICH[6], b"= 4\n", b"after\n"]
 
 
+def test_nulls_go_and_blank_lines_stay() -> None:
+    lines = [b"one\n", b"\n", b"\0the reason\n", b"\0\0\n", b"\0"]
+    assert list(without_noise(lines)) == [b"one\n", b"\n", b"the reason\n"]
+
+
 def test_a_line_that_a_note_cuts_short_stays() -> None:
     cut = [b"the reason" + OPEN_MPI[1], *OPEN_MPI[2:6], b"after\n"]
     assert list(without_noise(cut)) == [b"the reason\n", b"after\n"]
