@@ -142,10 +142,13 @@ class Endpoint:
         try:
             requests = transport.isend(data.view(np.uint8), peer, self._tag(tag))
             try:
-                return await self._receiving(result, source, tag)
-            finally:
+                received = await self._receiving(result, source, tag)
+            except MismatchError:  # the message is gone, the group in order
                 await until(transport.pending(requests, (peer,)))
-        except MismatchError:  # both messages are gone, the group in order
+                raise
+            await until(transport.pending(requests, (peer,)))
+            return received
+        except MismatchError:
             raise
         except BaseException as error:
             transport.abandon(requests)

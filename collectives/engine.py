@@ -118,7 +118,7 @@ class Engine(Endpoint):
             return
         rows = await self._told(np.frombuffer(mine.text, np.int64).tolist())
         texts = [np.array(row).tobytes().rstrip(b"\0").decode() for row in rows]
-        other = next(rank for rank in range(self.size) if texts[rank] != texts[0])
+        other = next(rank for rank in range(self.size) if sums[rank] != sums[0])
         raise MismatchError(f"rank 0 calls {texts[0]}, but rank {other} calls {texts[other]}")
 
     async def _read_table(self) -> Tuned | None:

@@ -1,9 +1,10 @@
 """How long arrays go through the ring: in large parts through all of it, or in small ones.
 
 Where the cores of the ranks have one last cache in common, small parts in a ring that stays in the
-caches are up to twice as fast; where they have not, reading what another core has just written is
-slow, and they take three times as long. Which it is can change, under a hypervisor or a scheduler.
-So rank 0 times both now and then, and tells all with every call how the next one goes.
+caches were half as fast again; where they have not, reading what another core has just written is
+slow, and they took two to three times as long. Which it is can change, under a hypervisor or a
+scheduler. So rank 0 times both now and then, and tells all with every call how the next one
+goes.
 """
 
 from __future__ import annotations

@@ -66,15 +66,15 @@ VIEWS = 4096  # of the ring, kept for chunks of the same dtype, length and place
 class Topic(NamedTuple):
     """What a call is about: a text to compare with those of other ranks."""
 
-    text: bytes  # padded to TEXT
-    checksum: int
+    text: bytes  # cut or padded to TEXT
+    checksum: int  # of all of it
 
 
 @functools.lru_cache(maxsize=1024)
 def topic(text: str) -> Topic:
     """The topic of this text."""
-    padded = text.encode()[:TEXT].ljust(TEXT, b"\0")
-    return Topic(padded, zlib.crc32(padded))
+    encoded = text.encode()
+    return Topic(encoded[:TEXT].ljust(TEXT, b"\0"), zlib.crc32(encoded))
 
 
 class Member(NamedTuple):
@@ -218,7 +218,7 @@ class Shared:
     def announce(self, what: Topic, places: tuple[int, ...] = ()) -> int:
         """Say that the next chunk can be read, by a word that is returned.
 
-        `places` tell where this rank's arrays lie, plus one; 0 is nowhere.
+        `places` tell where this rank's arrays lie, 0 being nowhere, and what else all must know.
         """
         turn = self.turn = self.turn + 1
         slot = turn % 2

@@ -177,6 +177,20 @@ def test_messages_begun_and_in_batches() -> None:
     local.run(3, work)
 
 
+def test_long_descriptions_differ_at_their_end() -> None:
+    def long(a: Any, b: Any) -> Any:
+        return a
+
+    long.__name__ = 300 * "long"
+
+    def work(comm: Communicator) -> None:
+        comm.checked = True
+        with pytest.raises(MismatchError, match=r"rank 0 calls .* but rank 1 calls"):
+            comm.reduce(np.ones(2 + comm.rank), op=long)
+
+    local.run(2, work)
+
+
 CHECKED: list[tuple[str, Callable[[Communicator, bool], object], str]] = [
     ("shapes", lambda c, odd: c.reduce(np.ones(4 if odd else 3)), r"\(3,\).*\(4,\)"),
     ("dtypes", lambda c, odd: c.reduce_scatter(np.ones(3, "f" if odd else "d")), "float64.*32"),
