@@ -33,7 +33,8 @@ LAST_WORDS_S = 5.0
 
 HELD_S = 0.3
 """how long the speaker holds the word before it aborts: its end would free the word for ranks that
-fail of the same cause, and have come as far while the first spoke"""
+fail of the same cause, and have come as far while the first spoke; and MPICH's mpiexec drops, now
+and then, the last lines of a rank that aborts at once"""
 
 
 class Failure(NamedTuple):

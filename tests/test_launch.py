@@ -19,11 +19,14 @@ MpiRun = Callable[..., CompletedProcess[str]]
 LAUNCH = (
     "import sys; from rankwise.runtime.launch import launch; sys.exit(launch({}, sys.argv[1:]))"
 )
+# MPICH's mpiexec drops what it has not read yet when a rank aborts (1 run in 60), so that guard.py
+# holds the word before it aborts: this program does the same.
 ABORT = """
-import sys
+import sys, time
 from mpi4py import MPI
 if MPI.COMM_WORLD.rank == 1:
     print("the reason", file=sys.stderr, flush=True)
+    time.sleep(0.3)
     MPI.COMM_WORLD.Abort(int(sys.argv[1]))
 MPI.COMM_WORLD.Barrier()
 """
