@@ -61,6 +61,14 @@ def target(out: Array | None, shape: Shape, dtype: np.dtype[Any]) -> Array:
     return out if out.flags.c_contiguous and out.flags.aligned else np.empty(shape, dtype)
 
 
+def ordered(x: Array, result: Array) -> Array:
+    """The elements of x in C order, flat: where they lie, or copied to where the result will."""
+    if not x.flags.c_contiguous:
+        result[...] = x
+        x = result
+    return x.reshape(-1)
+
+
 def settled(result: Array, out: Array | None) -> Array:
     """The result, in `out` if there is one, else C-contiguous."""
     if out is None:

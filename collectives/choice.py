@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .reduction import Reduction
+from .shared import CHUNK
 from .table import lookup
 from .tuned import Tuned
 
@@ -39,6 +40,10 @@ class Setting(NamedTuple):
     shares_memory: bool
     table: Tuned | None = None
 
+    def lends(self, dtype: np.dtype[Any]) -> bool:
+        """Whether ranks share memory, and an element for each of them is no more than a chunk."""
+        return self.shares_memory and dtype.itemsize * self.size <= CHUNK
+
 
 class Choice(NamedTuple):
     """An algorithm, and why."""
@@ -62,9 +67,9 @@ def automatic(
     if setting.table is not None:
         placement = "node" if setting.has_one_node else "nodes"
         name = setting.table.find(collective, nbytes, setting.size, dtype, placement)
-        if name is not None and fits(setting, collective, name, is_free):
+        if name is not None and fits(setting, collective, name, dtype, is_free):
             return Choice(name, f"measured here, for {setting.size} ranks from about this size on")
-    if collective == "allreduce" and setting.shares_memory and is_free:
+    if collective == "allreduce" and setting.lends(dtype) and is_free:
         from_bytes = TWO_SHOT_FROM if setting.size > 2 else TWO_SHOT_FROM_AT_2_RANKS
         if nbytes >= from_bytes:
             return Choice("two_shot", f"all ranks share memory, and it is {from_bytes} B or more")
@@ -76,13 +81,15 @@ def automatic(
     return by_messages(collective, nbytes, setting.size, is_free)
 
 
-def fits(setting: Setting, collective: str, name: str, is_free: bool) -> bool:
+def fits(
+    setting: Setting, collective: str, name: str, dtype: np.dtype[Any], is_free: bool
+) -> bool:
     """Whether the algorithm of a table can do this call."""
     if name == "mpi":
         return is_free
     entry = lookup(collective, name)
     if entry.shared:  # whose code takes pieces
-        return setting.shares_memory and is_free
+        return setting.lends(dtype) and is_free
     return is_free or (entry.ordered and entry.whole)
 
 

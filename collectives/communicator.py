@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +12,20 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .allreduce import described, one_shot, two_shot, viewed
 from .arena import arena
-from .arrays import as_array, axis, settled, target, with_dim
-from .blocks import back, even, front, offsets, resized, row, split
+from .arrays import as_array, axis, ordered, settled, target, with_dim
+from .blocks import (
+    Part,
+    back,
+    even,
+    exchanged,
+    front,
+    offsets,
+    resized,
+    row,
+    split,
+    turn_back,
+    turned,
+)
 from .engine import NOTHING, Engine, blocking, started
 from .header import Header, agree, announced, gathered
 from .reduction import Op, Reduction, reduction
@@ -109,7 +122,7 @@ class Communicator(Engine):
 
     async def _reduced(self, x: Array, op: Op, out: Array | None, algorithm: str) -> Array:
         """allreduce through memory or messages."""
-        shared = self._shared if self._has_asked else await self._memory()
+        shared = self._shared
         how, name, what = self._planned(x, op, algorithm)
         if shared is None or what is None:
             return await self._combined("allreduce", x, op, None, out, algorithm)
@@ -142,7 +155,7 @@ class Communicator(Engine):
 
     async def _viewed(self, x: Array, op: Op, algorithm: str) -> Array | None:
         """allreduce into memory that ranks share; None where they do not, or it is full."""
-        shared = self._shared if self._has_asked else await self._memory()
+        shared = self._shared
         how, _, for_memory = self._planned(x, op, algorithm)
         if shared is None or for_memory is None or not x.nbytes:
             return None
@@ -183,11 +196,19 @@ class Communicator(Engine):
         if self.checked:
             await self._agree(collective, how.name, "by", algorithm, x.dtype, x.shape, root)
         name = self._chosen(collective, algorithm, x.nbytes, x.dtype, how)
-        how_to = way(self._alive(), collective, name, x, how, lambda flat: flat.reshape(x.shape))
+        how_to = way(
+            self._alive(),
+            collective,
+            name,
+            x.dtype,
+            x.nbytes,
+            how,
+            lambda flat: flat.reshape(x.shape),
+        )
         result = target(out, x.shape, x.dtype)
-        if result is not x:
-            result[...] = x
-        await self._run(how_to, result.reshape(-1), even(x.size, self.size), root)
+        source, whole = Part(ordered(x, result)), Part(result.reshape(-1))
+        where = self._all(even(x.size, self.size))
+        await self._do(how_to, collective, source, whole, where, root)
         if how.finish is not None:
             how.finish(result, self.size)
         return settled(result, out)
@@ -210,17 +231,21 @@ class Communicator(Engine):
             await self._agree("reduce_scatter", how.name, "by", algorithm, x.dtype, x.shape, dim)
         name = self._chosen("reduce_scatter", algorithm, x.nbytes, x.dtype, how)
         how_to = way(
-            self._alive(), "reduce_scatter", name, x, how, lambda flat: back(flat, x.shape, dim)
+            self._alive(),
+            "reduce_scatter",
+            name,
+            x.dtype,
+            x.nbytes,
+            how,
+            lambda flat: back(flat, x.shape, dim),
         )
         lengths = split(x.shape[dim], self.size)
         shape = resized(x.shape, dim, lengths[self.rank])
         result = target(out, shape, x.dtype)
-        work = np.empty(x.size, x.dtype)
-        back(work, x.shape, dim)[...] = x
         where = offsets(lengths, row(x.shape, dim))
-        await self._run(how_to, work, where)
-        mine = work[where[self.rank] : where[self.rank + 1]]
-        result[...] = back(mine, shape, dim)
+        mine = Part(turned(result, dim), where[self.rank])
+        await self._do(how_to, "reduce_scatter", Part(front(x, dim)), mine, self._all(where))
+        turn_back(mine.flat, result, dim)
         if how.finish is not None:
             how.finish(result, self.size)
         return settled(result, out)
@@ -278,14 +303,11 @@ class Communicator(Engine):
         lengths, dim = await self._lengths(collective, x, dim, counts)
         shape = resized(x.shape, dim, sum(lengths))
         result = target(out, shape, x.dtype)
-        how_to = self._way(collective, algorithm, result)
+        how_to = self._way(collective, algorithm, result.dtype, result.nbytes)
         where = offsets(lengths, row(shape, dim))
-        # Along dim 0 the result is the buffer.
-        work = result.reshape(-1) if dim == 0 else np.empty(result.size, x.dtype)
-        back(work[where[self.rank] : where[self.rank + 1]], x.shape, dim)[...] = x
-        await self._run(how_to, work, where, root)
-        if dim != 0:
-            result[...] = back(work, shape, dim)
+        mine, everything = Part(front(x, dim), where[self.rank]), Part(turned(result, dim))
+        await self._do(how_to, collective, mine, everything, self._all(where), root)
+        turn_back(everything.flat, result, dim)
         return settled(result, out)
 
     @blocking
@@ -301,12 +323,12 @@ class Communicator(Engine):
         here = as_array(x) if self.rank == self._peer(root, "root") else None
         if self.checked:
             await self._agree("broadcast", "by", algorithm, root)
-        dtype, shape = await announced(self, here, root)
+        dtype, shape = await announced(self, "broadcast", here, root)
         result = target(out, shape, dtype)
-        how_to = self._way("broadcast", algorithm, result)
-        if here is not None and here is not result:
-            result[...] = here
-        await self._run(how_to, result.reshape(-1), even(result.size, self.size), root)
+        how_to = self._way("broadcast", algorithm, dtype, result.nbytes)
+        source = Part(np.empty(0, dtype) if here is None else ordered(here, result))
+        where = self._all(even(result.size, self.size))
+        await self._do(how_to, "broadcast", source, Part(result.reshape(-1)), where, root)
         return settled(result, out)
 
     ibroadcast = started(broadcast)
@@ -325,16 +347,17 @@ class Communicator(Engine):
         here = with_dim(x) if self.rank == self._peer(root, "root") else None
         if self.checked:
             await self._agree("scatter", "by", algorithm, root, dim)
-        dtype, whole_shape = await announced(self, here, root)
+        dtype, whole_shape = await announced(self, "scatter", here, root)
         dim = axis(dim, len(whole_shape))
         lengths = split(whole_shape[dim], self.size)
         shape = resized(whole_shape, dim, lengths[self.rank])
         result = target(out, shape, dtype)
         where = offsets(lengths, row(whole_shape, dim))
-        work = np.empty(where[-1], dtype) if here is None else front(here, dim)  # is only read
-        how_to = self._way("scatter", algorithm, work)
-        await self._run(how_to, work, where, root)
-        result[...] = back(work[where[self.rank] : where[self.rank + 1]], shape, dim)
+        how_to = self._way("scatter", algorithm, dtype, where[-1] * dtype.itemsize)
+        source = Part(np.empty(0, dtype) if here is None else front(here, dim))
+        mine = Part(turned(result, dim), where[self.rank])
+        await self._do(how_to, "scatter", source, mine, self._all(where), root)
+        turn_back(mine.flat, result, dim)
         return settled(result, out)
 
     iscatter = started(scatter)
@@ -360,30 +383,24 @@ class Communicator(Engine):
             await self._agree("alltoall", dims, "by", algorithm, x.dtype, counts)
         lengths, concat_dim = await self._lengths("alltoall", x, concat_dim, counts, "concat_dim")
         split_dim = axis(split_dim, x.ndim, "split_dim")
-        widest = resized(x.shape, concat_dim, max(lengths))
-        how_to = self._way("alltoall", algorithm, x, math.prod(widest) * x.itemsize)
-        outgoing = split(x.shape[split_dim], self.size)
-        shapes = [
+        shapes = tuple(resized(x.shape, concat_dim, length) for length in lengths)
+        widest = max(map(math.prod, shapes)) * x.itemsize
+        how_to = self._way("alltoall", algorithm, x.dtype, widest)
+        where = exchanged(shapes, split_dim)
+        came = [
             resized(shape, split_dim, split(shape[split_dim], self.size)[self.rank])
-            for shape in (resized(x.shape, concat_dim, n) for n in lengths)
+            for shape in shapes
         ]
-        sizes = [
-            *(n * row(x.shape, split_dim) for n in outgoing),
-            *(int(np.prod(shape)) for shape in shapes),
+        total = sum(shape[concat_dim] for shape in came)
+        result = target(out, resized(came[0], concat_dim, total), x.dtype)
+        incoming = Part(np.empty(result.size, x.dtype), x.size)
+        await self._do(how_to, "alltoall", Part(front(x, split_dim)), incoming, where)
+        ends = itertools.pairwise(where[self.rank][self.size :])
+        pieces = [incoming.flat[a - x.size : b - x.size] for a, b in ends]
+        turned_back = [
+            back(piece, shape, split_dim) for piece, shape in zip(pieces, came, strict=True)
         ]
-        total = sum(shape[concat_dim] for shape in shapes)
-        result = target(out, resized(shapes[0], concat_dim, total), x.dtype)
-        where = offsets(sizes)
-        work = np.empty(where[-1], x.dtype)
-        back(work[: x.size], x.shape, split_dim)[...] = x
-        if how_to.entry is not None and how_to.entry.equal:
-            longest = split(widest[split_dim], self.size)[0] * row(widest, split_dim)
-            await self._run_equal(how_to, work, where, longest)
-        else:
-            await self._run(how_to, work, where)
-        came = zip(where[self.size :], where[self.size + 1 :], shapes, strict=False)
-        pieces = [back(work[a:b], shape, split_dim) for a, b, shape in came]
-        np.concatenate(pieces, concat_dim, out=result)
+        np.concatenate(turned_back, concat_dim, out=result)
         return settled(result, out)
 
     ialltoall = started(alltoall)
@@ -393,8 +410,9 @@ class Communicator(Engine):
         """Return when every rank has called."""
         if self.checked:
             await self._agree("barrier", "by", algorithm)
-        how_to = self._way("barrier", algorithm, NOTHING)
-        await self._run(how_to, NOTHING, even(0, self.size), signals=True)
+        how_to = self._way("barrier", algorithm, NOTHING.dtype, 0)
+        nothing, where = Part(NOTHING), self._all(even(0, self.size))
+        await self._do(how_to, "barrier", nothing, nothing, where)
 
     ibarrier = started(barrier)
 
@@ -403,7 +421,7 @@ class Communicator(Engine):
     ) -> tuple[tuple[int, ...], int]:
         """The lengths along dim of all ranks, and dim counted from the front."""
         if counts is None:
-            headers = await gathered(self, Header(x.dtype, x.shape))
+            headers = await gathered(self, call, Header(x.dtype, x.shape))
             agree(call, headers, (dim,))
             dim = axis(dim, x.ndim, name)
             return tuple(header.shape[dim] for header in headers), dim

@@ -2,7 +2,8 @@
 
 alpha: seconds for a message to start; beta: seconds for a byte to move; gamma: seconds for a byte
 to be reduced. A round takes as long as its slowest rank; sending and receiving overlap. To load
-from a peer costs what it costs to receive.
+from a peer costs what it costs to receive, and to lend, once for however many load it, what it
+costs to send.
 """
 
 from __future__ import annotations
@@ -72,24 +73,34 @@ def seconds(
     """The predicted time for a vector of so many bytes in `size` equal blocks."""
     block = nbytes / size / options.get("segments", 1)
     return sum(
-        max(
-            slowness(steps, rank, block, alpha, beta, gamma) for rank, steps in enumerate(together)
-        )
+        max(slowness(together, rank, block, alpha, beta, gamma) for rank in range(size))
         for together in zip(*schedule(algorithm, size, root, **options), strict=True)
     )
 
 
 def slowness(
-    steps: Round, rank: int, block: float, alpha: float, beta: float, gamma: float
+    together: Sequence[Round], rank: int, block: float, alpha: float, beta: float, gamma: float
 ) -> float:
-    """The time of one rank in one round."""
-    sent = moved(steps, rank, Send)
+    """The time of one rank in one round of all."""
+    steps = together[rank]
+    sent = moved(steps, rank, Send) + len(lent(together, rank))
     came = moved(steps, rank, Recv) + moved(steps, rank, Load)
     reduced = sum(
         len(step.blocks) for step in steps if isinstance(step, Recv | Load) and step.reduce
     )
     talks = any(not isinstance(step, Copy) and step.peer != rank for step in steps)
     return alpha * talks + beta * block * max(sent, came) + gamma * block * reduced
+
+
+def lent(together: Sequence[Round], rank: int) -> set[int]:
+    """The blocks of a rank that others load in a round."""
+    return {
+        block
+        for reader, steps in enumerate(together)
+        for step in steps
+        if isinstance(step, Load) and step.peer == rank != reader
+        for block in step.blocks
+    }
 
 
 def lower_bound(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -11,11 +12,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .arena import arena
-from .blocks import Offsets, even, offsets
+from .blocks import Offsets, Part, even, offsets
 from .choice import Choice, Setting
 from .endpoint import Endpoint
 from .errors import MismatchError
 from .execute import compiled, execute
+from .loads import TILE, described, exchange, load
 from .reduction import Op, Reduction, reduction
 from .selection import Way, chosen, way
 from .shared import Shared, Topic, share, topic
@@ -93,6 +95,14 @@ class Engine(Endpoint):
             self._plans.clear()
         return self._shared
 
+    def _prepared(self, call: Call[R]) -> Call[R]:
+        """A call that may use shared memory."""
+        return call if self._has_asked else self._after_memory(call)
+
+    async def _after_memory(self, call: Call[R]) -> R:
+        await self._memory()
+        return await call
+
     async def _guarded(self, call: Call[R]) -> R:
         """Run what every rank takes part in; after a failure, refuse further calls."""
         self._alive()
@@ -142,7 +152,13 @@ class Engine(Endpoint):
         self, collective: str, buffer: Array, where: Offsets, root: int | None = None
     ) -> None:
         """Run a collective that reduces nothing, on a buffer that all ranks know the layout of."""
-        await self._run(self._way(collective, "auto", buffer), buffer, where, root)
+        if buffer.size:
+            how = self._way(collective, "auto", buffer.dtype, buffer.nbytes)
+            await self._do(how, collective, Part(buffer), Part(buffer), self._all(where), root)
+
+    def _all(self, where: Offsets) -> tuple[Offsets, ...]:
+        """The offsets of every rank, where they are the same."""
+        return (where,) * self.size
 
     def _chosen(
         self, collective: str, name: str, nbytes: int, dtype: AnyDType, op: Reduction | None = None
@@ -151,11 +167,10 @@ class Engine(Endpoint):
         transport = self._alive()
         return chosen(transport, self._setting, collective, name, nbytes, dtype, op).algorithm
 
-    def _way(self, collective: str, name: str, buffer: Array, nbytes: int | None = None) -> Way:
-        """The way to move blocks of a buffer, or of so many bytes where ranks differ in that."""
-        nbytes = buffer.nbytes if nbytes is None else nbytes
-        name = self._chosen(collective, name, nbytes, buffer.dtype)
-        return way(self._alive(), collective, name, buffer)
+    def _way(self, collective: str, name: str, dtype: AnyDType, nbytes: int) -> Way:
+        """The way to move blocks of so many bytes together."""
+        name = self._chosen(collective, name, nbytes, dtype)
+        return way(self._alive(), collective, name, dtype, nbytes)
 
     def explain(
         self,
@@ -176,6 +191,51 @@ class Engine(Endpoint):
             setting = setting._replace(shares_memory=shares and arena() is not None)
         return chosen(self._alive(), setting, collective, algorithm, nbytes, kind, how)
 
+    async def _do(
+        self,
+        how: Way,
+        call: str,
+        source: Part,
+        out: Part,
+        where: tuple[Offsets, ...],
+        root: int | None = None,
+    ) -> None:
+        """Do it: from the blocks that this rank brings to those that it holds at the end.
+
+        `where` are the offsets of every rank's blocks.
+        """
+        if how.entry is not None and how.entry.shared:
+            await self._guarded(self._lend(how, call, source, out, where, root))
+            return
+        own = where[self.rank]
+        work = source.spread(out, own[-1], is_kept=how.op is not None)
+        if how.entry is not None and how.entry.equal:
+            await self._run_equal(how, work, where)
+        else:
+            await self._run(how, work, own, root, signals=call == "barrier")
+        Part(work).copy_into(out)
+
+    async def _lend(
+        self,
+        how: Way,
+        call: str,
+        source: Part,
+        out: Part,
+        where: tuple[Offsets, ...],
+        root: int | None,
+    ) -> None:
+        """Do it in memory that the ranks share."""
+        shared = await self._memory()
+        assert how.entry is not None and shared is not None  # the choice has looked
+        dtype = source.flat.dtype
+        most = max(1, TILE // dtype.itemsize)
+        plan = exchange(how.entry.algorithm, self.rank, root, where, most)
+        what = described(call, how.op and how.op.name, dtype, where, root)
+        source = source.beside(out)
+        await load(shared, call, what, plan, source, out, how.op)
+        if how.op is None:
+            source.copy_into(out)
+
     async def _run(
         self,
         how: Way,
@@ -185,7 +245,7 @@ class Engine(Endpoint):
         *,
         signals: bool = False,
     ) -> None:
-        """Do it: in place, on a flat buffer of blocks."""
+        """Do it by messages: in place, on a flat buffer of blocks."""
         transport = self._alive()
         try:
             if how.native is not None:
@@ -202,15 +262,17 @@ class Engine(Endpoint):
             self._refuse(error)
             raise
 
-    async def _run_equal(self, how: Way, buffer: Array, where: Offsets, length: int) -> None:
-        """Do it on blocks of one length, no shorter than any block of any rank."""
-        blocks = range(len(where) - 1)
+    async def _run_equal(self, how: Way, buffer: Array, where: tuple[Offsets, ...]) -> None:
+        """Do it on blocks of one length, that of the longest block of any rank."""
+        length = max(b - a for of_one in where for a, b in itertools.pairwise(of_one))
+        own = where[self.rank]
+        blocks = range(len(own) - 1)
         wide = np.empty((len(blocks), length), buffer.dtype)
         for b in blocks[: self.size]:
-            wide[b, : where[b + 1] - where[b]] = buffer[where[b] : where[b + 1]]
+            wide[b, : own[b + 1] - own[b]] = buffer[own[b] : own[b + 1]]
         await self._run(how, wide.reshape(-1), offsets((length,) * len(blocks)))
         for b in blocks[self.size :]:
-            buffer[where[b] : where[b + 1]] = wide[b, : where[b + 1] - where[b]]
+            buffer[own[b] : own[b + 1]] = wide[b, : own[b + 1] - own[b]]
 
     async def _option(self, name: Option, nbytes: int) -> int | tuple[int, ...]:
         """What an algorithm takes beside rank, size and root."""
@@ -229,7 +291,7 @@ def blocking(method: Callable[Concatenate[E, P], Call[R]]) -> Callable[Concatena
     def call(self: E, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if self._line.works:
             self._line.drain()
-        return finish(method(self, *args, **kwargs), self._transport)
+        return finish(self._prepared(method(self, *args, **kwargs)), self._transport)
 
     return call
 
@@ -240,7 +302,7 @@ def started(call: Callable[Concatenate[E, P], R]) -> Callable[Concatenate[E, P],
 
     @functools.wraps(method)
     def begin(self: E, /, *args: P.args, **kwargs: P.kwargs) -> Work[R]:
-        work: Work[R] = self._line.start(method(self, *args, **kwargs))
+        work: Work[R] = self._line.start(self._prepared(method(self, *args, **kwargs)))
         self._line.serve()
         return work
 

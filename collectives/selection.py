@@ -13,7 +13,6 @@ from .arrays import whole
 from .choice import Choice, Setting, automatic
 from .execute import Combine
 from .reduction import Reduction
-from .shared import CHUNK
 from .table import TABLE, Entry, lookup
 from .transport import Transport
 
@@ -27,6 +26,7 @@ class Way(NamedTuple):
     entry: Entry | None
     native: native.Native | None = None
     combine: Combine | None = None
+    op: Reduction | None = None
 
 
 def chosen(
@@ -55,8 +55,8 @@ def chosen(
             return Choice(
                 instead.algorithm, f"{op.name} takes whole arrays, in the order of ranks"
             )
-        if dtype.itemsize > CHUNK:
-            return Choice("ring", f"one element of {dtype} is larger than {CHUNK} B")
+        if not setting.lends(dtype):
+            return Choice(instead.algorithm, f"one element of {dtype} has {dtype.itemsize} B")
     return Choice(name, "asked for")
 
 
@@ -64,26 +64,27 @@ def way(
     transport: Transport,
     collective: str,
     name: str,
-    x: Array,
+    dtype: np.dtype[Any],
+    nbytes: int,
     op: Reduction | None = None,
     view: View | None = None,
 ) -> Way:
     """How to do it by an algorithm that was chosen; ValueError if it breaks an order that matters.
 
-    `x` is like the arrays that are combined, or the buffer of what is moved.
+    nbytes are those of the arrays that are combined, or of the buffer of what is moved.
     """
     if name == "mpi":
-        call = native.find(transport, collective, x.dtype, x.nbytes, op)
+        call = native.find(transport, collective, dtype, nbytes, op)
         if call is not None:
-            return Way(None, call)
+            return Way(None, call, op=op)
         name = automatic(
-            Setting(transport.size, True, False), collective, x.nbytes, x.dtype, op
+            Setting(transport.size, True, False), collective, nbytes, dtype, op
         ).algorithm
     entry = lookup(collective, name)
     if op is None:
         return Way(entry)
     if op.commutative:
-        return Way(entry, combine=op.function)
+        return Way(entry, combine=op.function, op=op)
     if not (entry.ordered and entry.whole):
         entries = TABLE[collective].items()
         known = ", ".join(other for other, e in entries if e.ordered and e.whole)
@@ -92,4 +93,4 @@ def way(
             f"op {op.name!r}, got {name!r}"
         )
     assert view is not None  # comes with op
-    return Way(entry, combine=whole(op.function, view))
+    return Way(entry, combine=whole(op.function, view), op=op)

@@ -144,6 +144,7 @@ class Shared:
         self.size = transport.size
         self.arena = own
         self.piece = piece
+        self.ranks = range(self.size)
         self.peers = [q for q in range(self.size) if q != self.rank]
         self.pids = [member.pid for member in members]
         self.names = [member.name for member in members]
@@ -223,7 +224,7 @@ class Shared:
         turn = self.turn = self.turn + 1
         slot = turn % 2
         words = self.words[self.rank]
-        if self.texts[slot] is not what.text:
+        if self.texts[slot] != what.text:
             self.texts[slot] = what.text
             self.write(slot, what.text)
         line = ANNOUNCED[slot]
@@ -266,6 +267,15 @@ class Shared:
     async def agree(self, what: Topic, call: str) -> None:
         """Wait for all ranks to call; MismatchError where one calls something else."""
         await self.announced(self.announce(what), call)
+
+    async def tell(self, text: bytes, call: str) -> list[bytes] | None:
+        """The texts of all ranks in one call; None where one is too long."""
+        padded = text[:TEXT].ljust(TEXT, b"\0")
+        word = self.announce(Topic(padded, zlib.crc32(call.encode())))
+        await self.announced(word, call)
+        slot = word >> 32 & 1
+        texts = [self.texts_of[q][slot * TEXT : (slot + 1) * TEXT].tobytes() for q in self.ranks]
+        return None if any(one[-1] for one in texts) else [one.rstrip(b"\0") for one in texts]
 
     def arrival(self, peer: int, line: int, word: int, what: str) -> Wait:
         """The wait for a peer to come to the chunk of this word, whatever it has there."""

@@ -7,6 +7,15 @@ from typing import Literal, NamedTuple
 from .algorithms.bruck import bruck_allgather, bruck_alltoall
 from .algorithms.chain import chain_broadcast, chain_reduce
 from .algorithms.composed import scatter_allgather_broadcast
+from .algorithms.direct import (
+    direct_allgather,
+    direct_alltoall,
+    direct_broadcast,
+    direct_gather,
+    direct_reduce,
+    direct_reduce_scatter,
+    direct_scatter,
+)
 from .algorithms.dissemination import dissemination_barrier
 from .algorithms.hierarchical import hierarchical_allreduce, hierarchical_broadcast
 from .algorithms.knomial import (
@@ -96,12 +105,14 @@ TABLE: dict[str, dict[str, Entry]] = {
         ),
         "tree": Entry(tree_reduce_scatter),
         "recursive_halving": Entry(recursive_halving_reduce_scatter, ordered=False, whole=False),
+        "direct": Entry(direct_reduce_scatter, whole=False, shared=True),
     },
     "allgather": {
         "ring": Entry(ring_allgather),
         "tree": Entry(tree_allgather),
         "bruck": Entry(bruck_allgather),
         "recursive_doubling": Entry(recursive_doubling_allgather),
+        "direct": Entry(direct_allgather, shared=True),
     },
     "broadcast": {
         "tree": Entry(tree_broadcast),
@@ -110,6 +121,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "scatter_allgather": Entry(scatter_allgather_broadcast),
         "hierarchical": Entry(hierarchical_broadcast, takes=NODES),
         "linear": Entry(linear_broadcast),
+        "direct": Entry(direct_broadcast, shared=True),
     },
     "reduce": {
         "tree": Entry(tree_reduce, ordered=False),
@@ -117,22 +129,29 @@ TABLE: dict[str, dict[str, Entry]] = {
         "knomial": Entry(knomial_reduce, ordered=False),
         "chain": Entry(chain_reduce, whole=False, takes=SEGMENTS),
         "linear": Entry(linear_reduce),
+        "direct": Entry(direct_reduce, whole=False, shared=True),
     },
     "scatter": {
         "tree": Entry(tree_scatter),
         "knomial": Entry(knomial_scatter),
         "linear": Entry(linear_scatter),
+        "direct": Entry(direct_scatter, shared=True),
     },
     "gather": {
         "tree": Entry(tree_gather),
         "knomial": Entry(knomial_gather),
         "linear": Entry(linear_gather),
+        "direct": Entry(direct_gather, shared=True),
     },
     "alltoall": {
         "pairwise": Entry(pairwise_alltoall),
         "bruck": Entry(bruck_alltoall, equal=True),
+        "direct": Entry(direct_alltoall, shared=True),
     },
-    "barrier": {"dissemination": Entry(dissemination_barrier)},
+    "barrier": {
+        "dissemination": Entry(dissemination_barrier),
+        "direct": Entry(direct_allgather, shared=True),
+    },
 }
 
 SPECIAL = ("auto", "mpi")  # names that every collective knows beside those of its table
