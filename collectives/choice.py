@@ -19,6 +19,8 @@ from .tuned import Tuned
 # allreduce through shared memory: from where it pays that every rank combines a slice only.
 TWO_SHOT_FROM_AT_2_RANKS = 1 << 20
 TWO_SHOT_FROM = 256 << 10
+# What is only moved: MPI copies a long message once, where it may read the sender's memory.
+DIRECT_BELOW = 256 << 10
 # allreduce by messages.
 RING_FROM_AT_2_RANKS = 16 << 10
 RING_FROM = 512 << 10
@@ -74,6 +76,10 @@ def automatic(
         if nbytes >= from_bytes:
             return Choice("two_shot", f"all ranks share memory, and it is {from_bytes} B or more")
         return Choice("one_shot", f"all ranks share memory, and it is below {from_bytes} B")
+    if setting.lends(dtype) and is_free:
+        found = by_loads(collective, nbytes)
+        if found is not None:
+            return found
     if not setting.has_one_node and is_free:
         found = between_nodes(collective, nbytes)
         if found is not None:
@@ -91,6 +97,15 @@ def fits(
     if entry.shared:  # whose code takes pieces
         return setting.lends(dtype) and is_free
     return is_free or (entry.ordered and entry.whole)
+
+
+def by_loads(collective: str, nbytes: int) -> Choice | None:
+    """What is faster through shared memory than by messages."""
+    if collective in ("reduce", "reduce_scatter"):
+        return Choice("direct", "all ranks share memory, and reduce from where operands lie")
+    if nbytes < DIRECT_BELOW:
+        return Choice("direct", f"all ranks share memory, and it is below {DIRECT_BELOW} B")
+    return None
 
 
 def between_nodes(collective: str, nbytes: int) -> Choice | None:

@@ -18,6 +18,7 @@ from .endpoint import Endpoint
 from .errors import MismatchError
 from .execute import compiled, execute
 from .loads import TILE, described, exchange, load
+from .nodes import Nodes
 from .reduction import Op, Reduction, reduction
 from .selection import Way, chosen, way
 from .shared import Shared, Topic, share, topic
@@ -60,7 +61,7 @@ class Engine(Endpoint):
         super().__init__(comm, patience=patience)
         self.checked = checked
         self._line = Line(self._transport)  # what was begun and not waited for
-        self._nodes: tuple[int, ...] = ()  # of each rank, once an algorithm has asked
+        self._nodes: Nodes | None = None  # once an algorithm has asked
         self._shared: Shared | None = None  # the memory that all ranks share, if they do
         self._has_asked = False  # for it
         self._plans: dict[tuple[Any, ...], tuple[Reduction, str, Topic | None]] = {}
@@ -79,12 +80,16 @@ class Engine(Endpoint):
             self._line.drain()
             if self._shared is not None:
                 self._shared.close()
+            if self._nodes is not None:
+                self._nodes.free()
         super().free()
 
     def _refuse(self, error: BaseException) -> None:
         super()._refuse(error)
         if self._shared is not None:
             self._shared.leave(error)
+        if self._nodes is not None:
+            self._nodes.refuse(error)
 
     async def _memory(self) -> Shared | None:
         """The memory that all ranks share, if they do. The first use is collective."""
@@ -151,10 +156,25 @@ class Engine(Endpoint):
     async def _move(
         self, collective: str, buffer: Array, where: Offsets, root: int | None = None
     ) -> None:
-        """Run a collective that reduces nothing, on a buffer that all ranks know the layout of."""
-        if buffer.size:
-            how = self._way(collective, "auto", buffer.dtype, buffer.nbytes)
-            await self._do(how, collective, Part(buffer), Part(buffer), self._all(where), root)
+        """Move blocks of a buffer that all ranks know the layout of."""
+        await self._carry(collective, Part(buffer), Part(buffer), where, root)
+
+    async def _carry(
+        self,
+        collective: str,
+        source: Part,
+        out: Part,
+        where: Offsets,
+        root: int | None = None,
+        op: Reduction | None = None,
+        algorithm: str = "auto",
+    ) -> None:
+        """Do a collective on blocks that all ranks know the layout of."""
+        dtype, nbytes = out.flat.dtype, where[-1] * out.flat.itemsize
+        if nbytes:
+            name = self._chosen(collective, algorithm, nbytes, dtype, op)
+            how = way(self._alive(), collective, name, dtype, nbytes, op)
+            await self._do(how, collective, source, out, self._all(where), root)
 
     def _all(self, where: Offsets) -> tuple[Offsets, ...]:
         """The offsets of every rank, where they are the same."""
@@ -207,6 +227,9 @@ class Engine(Endpoint):
         if how.entry is not None and how.entry.shared:
             await self._guarded(self._lend(how, call, source, out, where, root))
             return
+        if how.entry is not None and "nodes" in how.entry.takes and not self._setting.has_one_node:
+            await self._guarded(self._in_phases(call, source, out, how.op, root))
+            return
         own = where[self.rank]
         work = source.spread(out, own[-1], is_kept=how.op is not None)
         if how.entry is not None and how.entry.equal:
@@ -236,6 +259,19 @@ class Engine(Endpoint):
         if how.op is None:
             source.copy_into(out)
 
+    async def _in_phases(
+        self, call: str, source: Part, out: Part, op: Reduction | None, root: int | None
+    ) -> None:
+        """Do it node by node."""
+        if self._nodes is None:
+            firsts = [first for (first,) in await self._told(self.node_ranks[:1])]
+            self._nodes = Nodes.around(self, firsts)
+        if op is not None:
+            await self._nodes.allreduce(source, out, op)
+        else:
+            assert root is not None
+            await self._nodes.broadcast(source, out, root)
+
     async def _run(
         self,
         how: Way,
@@ -253,7 +289,7 @@ class Engine(Endpoint):
                 await how.native.run(buffer, where, root or 0, blocks=not self._line.works)
             elif how.entry is not None:
                 algorithm, takes = how.entry.algorithm, how.entry.takes
-                options = {name: await self._option(name, buffer.nbytes) for name in takes}
+                options = {name: self._option(name, buffer.nbytes) for name in takes}
                 program = compiled(
                     algorithm, self.rank, self.size, root, where, signals, **options
                 )
@@ -274,14 +310,9 @@ class Engine(Endpoint):
         for b in blocks[self.size :]:
             buffer[own[b] : own[b + 1]] = wide[b, : own[b + 1] - own[b]]
 
-    async def _option(self, name: Option, nbytes: int) -> int | tuple[int, ...]:
-        """What an algorithm takes beside rank, size and root."""
-        if name == "segments":
-            return segments(nbytes, self.size)
-        if not self._nodes:
-            # Each node by its first rank. Ranks come here together.
-            self._nodes = tuple(first for (first,) in await self._told(self.node_ranks[:1]))
-        return self._nodes
+    def _option(self, name: Option, nbytes: int) -> int | tuple[int, ...]:
+        """What an algorithm takes beside rank, size and root; there is one node."""
+        return segments(nbytes, self.size) if name == "segments" else (0,) * self.size
 
 
 def blocking(method: Callable[Concatenate[E, P], Call[R]]) -> Callable[Concatenate[E, P], R]:

@@ -47,6 +47,10 @@ def test_memory_that_is_shared_is_used() -> None:
     names = [automatic(setting, "allreduce", n, F4, SUM).algorithm for n in (8, TWO_SHOT_FROM)]
     assert names == ["one_shot", "two_shot"]
     assert automatic(setting, "allreduce", 8, F4, MATMUL).algorithm == "recursive_doubling"
+    for collective in TABLE.keys() - {"allreduce"}:
+        assert automatic(setting, collective, 8, F4).algorithm == "direct"
+    # A rank lends an element at least to every other one, and a chunk at most.
+    assert automatic(setting, "reduce", 8, np.dtype("V2000000")).algorithm == "tree"
 
 
 def test_nodes_are_looked_at() -> None:

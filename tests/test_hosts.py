@@ -106,6 +106,9 @@ def check(comm):
         x = values(root) if comm.rank == root else None
         found = comm.broadcast(x, root, algorithm="hierarchical")
         assert np.array_equal(found, values(root)), (comm.rank, root)
+    inside = comm._nodes.inside
+    assert (inside._shared is not None) == (len(comm.node_ranks) > 1)
+    assert inside.rank == 0 or inside._shared.rings[inside.rank].any()  # lent to the first
 
 def counted(comm, algorithm):
     x = np.ones(1 << 20, np.float32)

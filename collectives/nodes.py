@@ -1,0 +1,80 @@
+"""Collectives over several nodes in phases: inside each node through shared memory, if it has any.
+
+The phases are those of algorithms/hierarchical.py, where they are proved and counted. Inside a
+node each is a call of its own, by the algorithm that is best there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from .blocks import Part, even
+from .reduction import Reduction
+from .subset import Subset
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+class Nodes(NamedTuple):
+    """What one rank takes part in."""
+
+    ranks: tuple[int, ...]
+    """of this node"""
+    inside: Engine
+    """these ranks"""
+    leaders: Engine | None
+    """the first rank of every node, if this is one of them"""
+    firsts: tuple[int, ...]
+    """by rank: the first rank of its node"""
+
+    @classmethod
+    def around(cls, engine: Engine, firsts: Sequence[int]) -> Nodes:
+        """The groups of the phases. A local call."""
+        whole, make = engine._transport, type(engine)
+        leading = sorted(set(firsts))
+        leaders = make(Subset(whole, leading)) if engine.rank in leading else None
+        return cls(
+            engine.node_ranks, make(Subset(whole, engine.node_ranks)), leaders, tuple(firsts)
+        )
+
+    async def allreduce(self, source: Part, out: Part, op: Reduction) -> None:
+        """Reduce to each node's first rank, allreduce between these, broadcast in each node."""
+        await self.phase(self.inside, "reduce", source, out, root=0, op=op)
+        if self.leaders is not None:
+            await self.phase(self.leaders, "allreduce", out, out, op=op, algorithm="rabenseifner")
+        await self.phase(self.inside, "broadcast", out, out, root=0)
+
+    async def broadcast(self, source: Part, out: Part, root: int) -> None:
+        """Broadcast in the root's node, from its first rank to the others', and in their nodes."""
+        if root in self.ranks:
+            await self.phase(self.inside, "broadcast", source, out, root=self.ranks.index(root))
+        if self.leaders is not None:
+            leading = sorted(set(self.firsts)).index(self.firsts[root])
+            await self.phase(self.leaders, "broadcast", out, out, root=leading, algorithm="tree")
+        if root not in self.ranks:
+            await self.phase(self.inside, "broadcast", out, out, root=0)
+
+    async def phase(
+        self,
+        group: Engine,
+        collective: str,
+        source: Part,
+        out: Part,
+        *,
+        root: int | None = None,
+        op: Reduction | None = None,
+        algorithm: str = "auto",
+    ) -> None:
+        """One phase, on the whole vector."""
+        await group._memory()
+        where = even(out.flat.size, group.size)
+        await group._carry(collective, source, out, where, root, op, algorithm)
+
+    def refuse(self, error: BaseException) -> None:
+        """Tell the ranks of the node that wait for this one."""
+        self.inside._refuse(error)
+
+    def free(self) -> None:
+        self.inside.free()
