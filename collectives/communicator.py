@@ -26,7 +26,8 @@ from .blocks import (
     turn_back,
     turned,
 )
-from .engine import NOTHING, Engine, blocking, started
+from .calls import blocking, started
+from .engine import NOTHING, Engine
 from .header import Header, agree, announced, gathered
 from .reduction import Op, Reduction, reduction
 from .selection import way

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import itertools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -25,16 +23,14 @@ from .shared import Shared, Topic, share, topic
 from .table import TABLE, Option, segments
 from .transport import Transport
 from .tuned import Tuned, user_file
-from .waiting import Call, Patience, finish
-from .work import Line, Work
+from .waiting import Call, Patience
+from .work import Line
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 Array = NDArray[Any]
-P = ParamSpec("P")
 R = TypeVar("R")
-E = TypeVar("E", bound="Engine")
 
 REDUCING = ("allreduce", "reduce", "reduce_scatter")
 AnyDType = np.dtype[Any]
@@ -313,34 +309,3 @@ class Engine(Endpoint):
     def _option(self, name: Option, nbytes: int) -> int | tuple[int, ...]:
         """What an algorithm takes beside rank, size and root; there is one node."""
         return segments(nbytes, self.size) if name == "segments" else (0,) * self.size
-
-
-def blocking(method: Callable[Concatenate[E, P], Call[R]]) -> Callable[Concatenate[E, P], R]:
-    """The call that returns when its part is done, after all that was begun before."""
-
-    @functools.wraps(method)
-    def call(self: E, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if self._line.works:
-            self._line.drain()
-        return finish(self._prepared(method(self, *args, **kwargs)), self._transport)
-
-    return call
-
-
-def started(call: Callable[Concatenate[E, P], R]) -> Callable[Concatenate[E, P], Work[R]]:
-    """The call that returns at once, with a Work."""
-    method = inspect.unwrap(call)
-
-    @functools.wraps(method)
-    def begin(self: E, /, *args: P.args, **kwargs: P.kwargs) -> Work[R]:
-        work: Work[R] = self._line.start(self._prepared(method(self, *args, **kwargs)))
-        self._line.serve()
-        return work
-
-    begin.__name__ = f"i{method.__name__}"
-    begin.__qualname__ = f"Engine.{begin.__name__}"
-    begin.__doc__ = (
-        f"Begin {method.__name__} and return a Work.\n\n"
-        "Its arrays belong to it until it is done. Calls of one communicator follow one another."
-    )
-    return begin
