@@ -3,7 +3,7 @@
 This is the only place that reads or sets the environment variables with which MPI programs start.
 What a bare `mpirun` needs beside `-n`: Open MPI refuses to run as root without
 OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1, and refuses more ranks than cores
-without PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe. MPICH needs nothing.
+without PRTE_MCA_rmaps_default_mapping_policy=slot:oversubscribe. MPICH needs nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RANKS_PER_CORE = 32  # more would keep the machine busy with starting them
 GRACE_S = 5.0  # between a forwarded signal and SIGKILL
 
 OPEN_MPI_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-OPEN_MPI_OVERSUBSCRIBE = {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+OPEN_MPI_OVERSUBSCRIBE = {"PRTE_MCA_rmaps_default_mapping_policy": "slot:oversubscribe"}
 
 # Open MPI frames its notes with rules of 74 dashes; these are the notes that repeat what an exit
 # code says. Notes about signals are kept: nothing else tells that a rank was killed.

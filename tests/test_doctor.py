@@ -47,7 +47,7 @@ def test_root_needs_variables_under_a_bare_open_mpi(
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.delenv("OMPI_ALLOW_RUN_AS_ROOT", raising=False)
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-    monkeypatch.setenv("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")
+    monkeypatch.setenv("PRTE_MCA_rmaps_default_mapping_policy", "slot:oversubscribe")
     monkeypatch.setattr(doctor, "LOOKS", (doctor._bare_mpirun,))
     assert doctor.doctor() == 0
     said = capsys.readouterr().out
