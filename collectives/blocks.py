@@ -10,7 +10,9 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,8 @@ Offsets = tuple[int, ...]
 Shape = tuple[int, ...]
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """Blocks that follow one another, in memory of their own."""
 
     flat: Array
@@ -31,7 +34,7 @@ class Part(NamedTuple):
     def stop(self) -> int:
         return self.start + self.flat.size
 
-    @property
+    @cached_property
     def origin(self) -> int:
         """The address that the first of all elements would have."""
         address: int = self.flat.__array_interface__["data"][0]
@@ -41,7 +44,7 @@ class Part(NamedTuple):
         """This part, or a copy where writing to the other would change it."""
         if self.origin == other.origin or not np.may_share_memory(self.flat, other.flat):
             return self
-        return self._replace(flat=self.flat.copy())
+        return Part(self.flat.copy(), self.start)
 
     def copy_into(self, other: Part) -> None:
         """Copy the elements that both have."""
@@ -105,7 +108,8 @@ def row(shape: Shape, dim: int) -> int:
 
 def front(x: Array, dim: int) -> Array:
     """The array in C order with dim first, flat. A copy only where memory is not so already."""
-    return np.ascontiguousarray(np.moveaxis(x, dim, 0)).reshape(-1)
+    turned = x if dim == 0 else np.moveaxis(x, dim, 0)  # which takes a while
+    return np.ascontiguousarray(turned).reshape(-1)
 
 
 def back(flat: Array, shape: Shape, dim: int) -> Array:

@@ -191,7 +191,7 @@ async def load(
     shared.transport.bytes_sent += plan.lent * source.flat.itemsize
     place = shared.place(source.flat) if plan.lent else 0
     # Where the first of all elements would lie, if the whole buffer were there.
-    tells = (1, place - source.start * source.flat.itemsize) if place else ()
+    tells = (1, source.origin - shared.arena.address) if place else ()
     told: list[tuple[int, ...]] | None = None
     views: Sequence[Array] = ()
     for tile in plan.tiles:
@@ -230,13 +230,13 @@ class Loan:
 
     def lend(self, tile: Tile, view: Array) -> None:
         """Copy a tile into the ring."""
-        flat, first = self.source
+        flat, first = self.source.flat, self.source.start
         for start, stop, place in tile.lends:
             view[place : place + stop - start] = flat[start - first : stop - first]
 
     def take(self, tile: Tile, views: Sequence[Array]) -> None:
         """Copy or combine what others lend."""
-        flat, first = self.out
+        flat, first = self.out.flat, self.out.start
         for start, stop, pieces in tile.takes:
             into = flat[start - first : stop - first]
             operands = [self.operand(q, piece, views) for q, piece in pieces]
@@ -249,7 +249,7 @@ class Loan:
     def operand(self, rank: int, piece: Piece, views: Sequence[Array]) -> Array:
         """A piece where it lies."""
         start, stop, place = piece
-        flat, first = self.source
+        flat, first = self.source.flat, self.source.start
         if rank == self.shared.rank:
             return flat[start - first : stop - first]
         base = self.bases[rank]

@@ -41,23 +41,23 @@ def chosen(
     """The algorithm that is meant by a name, which may be "auto", and cannot always be had."""
     if name == "auto":
         return automatic(setting, collective, nbytes, dtype, op)
-    instead = automatic(setting._replace(table=None), collective, nbytes, dtype, op)
+    obstacle = ""
     if name == "mpi":
         if native.find(transport, collective, dtype, nbytes, op) is None:
-            what = f"for {dtype}" + (f" and {op.name}" if op else "")
-            return Choice(instead.algorithm, f"MPI has no such {collective} {what}")
-        return Choice(name, "asked for")
-    entry = lookup(collective, name)
-    if entry.shared:
-        if not setting.shares_memory:
-            return Choice(instead.algorithm, "the ranks share no memory")
-        if op is not None and not op.commutative:
-            return Choice(
-                instead.algorithm, f"{op.name} takes whole arrays, in the order of ranks"
+            obstacle = f"MPI has no such {collective} for {dtype}" + (
+                f" and {op.name}" if op else ""
             )
-        if not setting.lends(dtype):
-            return Choice(instead.algorithm, f"one element of {dtype} has {dtype.itemsize} B")
-    return Choice(name, "asked for")
+    elif lookup(collective, name).shared:
+        if not setting.shares_memory:
+            obstacle = "the ranks share no memory"
+        elif op is not None and not op.commutative:
+            obstacle = f"{op.name} takes whole arrays, in the order of ranks"
+        elif not setting.lends(dtype):
+            obstacle = f"one element of {dtype} has {dtype.itemsize} B"
+    if not obstacle:
+        return Choice(name, "asked for")
+    instead = automatic(setting._replace(table=None), collective, nbytes, dtype, op)
+    return Choice(instead.algorithm, obstacle)
 
 
 def way(
