@@ -23,7 +23,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from .graph import Graph
-from .nodes import subgraphs
+from .nodes import RANDOM, subgraphs
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,7 @@ Shape = tuple[int, ...]
 VALUE_ELEMENTS = 1024
 """Larger tensors are no arithmetic on shapes: their values are not followed."""
 
-UNFOLLOWED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"}
-UNFOLLOWED |= {"Bernoulli", "Multinomial", "Dropout"}
+UNFOLLOWED = RANDOM | {"Dropout"}
 
 
 @dataclass
