@@ -79,7 +79,7 @@ RULES: dict[str, Rule] = {
     **_each("DequantizeLinear QuantizeLinear", Rule(quantization.quantize)),
     "MatMulInteger": Rule(quantization.matmul_integer),
     "QLinearMatMul": Rule(quantization.qlinear_matmul),
-    "ConvInteger": Rule(convolution.conv_integer, convolution.local_conv),
+    "ConvInteger": Rule(convolution.conv_integer, convolution.local_conv_integer),
     "QLinearConv": Rule(convolution.qlinear_conv, convolution.local_qlinear_conv),
     # normalisations, poolings, reductions
     "BatchNormalization": Rule(arithmetic.batch_normalization),

@@ -114,6 +114,11 @@ def local_conv(local: Local) -> Call:
     return _with_groups(local, bias_once(local), x.axes[1], kernel.axes[1])
 
 
+def local_conv_integer(local: Local) -> Call:
+    x, kernel = local.site.tensor(0), local.site.tensor(1)
+    return _with_groups(local, local.unchanged(), x.axes[1], kernel.axes[1])
+
+
 def local_qlinear_conv(local: Local) -> Call:
     x, kernel = local.site.tensor(0), local.site.tensor(3)
     return _with_groups(local, local.unchanged(), x.axes[1], kernel.axes[1])

@@ -41,7 +41,9 @@ def _tie_blocks(site: Site, axis: Axis | None, blocks: Axis | None, size: Size) 
     if size.first % length or size.second % length:
         site.whole(axis, blocks)
     else:
-        site.tie(axis, product((blocks, Axis(Size(length, length)))))
+        inner = Axis(Size(length, length))
+        site.tie(axis, product((blocks, inner)))
+        site.whole(inner)
 
 
 def matmul_integer(site: Site) -> None:
