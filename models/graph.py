@@ -92,22 +92,30 @@ def load(source: str | Path | bytes | ModelProto) -> Graph:
     model, folder = (source, None) if isinstance(source, ModelProto) else read(source)
     model = lowered(inliner.inline_local_functions(model) if model.functions else model)
     graph = model.graph
-    weights = initializers(graph, folder)
-    nodes = list(_without_constants(graph.node, weights))
-    nodes = _clone_small_weights([nodes[k] for k in stable_order(nodes)], weights)
-    used = {name for node in nodes for name in references(node)}
-    used |= {value.name for value in graph.output}
-    return Graph(
+    bare = Graph(
         name=graph.name,
-        nodes=tuple(nodes),
-        inputs=tuple(value for value in graph.input if value.name not in weights),
+        nodes=(),
+        inputs=(),
         outputs=tuple(graph.output),
-        weights={name: weight for name, weight in weights.items() if name in used},
+        weights=initializers(graph, folder),
         value_info=tuple(graph.value_info),
         ir_version=min(max(model.ir_version, 8), MAX_IR),
         opsets=opsets(model),
         metadata={entry.key: entry.value for entry in model.metadata_props},
     )
+    fed = tuple(value for value in graph.input if value.name not in bare.weights)
+    return with_nodes(replace(bare, inputs=fed), graph.node)
+
+
+def with_nodes(graph: Graph, nodes: Iterable[NodeProto]) -> Graph:
+    """Return a graph with other nodes: put in order, and their constants among its weights."""
+    weights = dict(graph.weights)
+    listed = list(_without_constants(nodes, weights))
+    listed = _clone_small_weights([listed[k] for k in stable_order(listed)], weights)
+    used = {name for node in listed for name in references(node)}
+    used |= {value.name for value in graph.outputs}
+    kept = {name: weight for name, weight in weights.items() if name in used}
+    return replace(graph, nodes=tuple(listed), weights=kept)
 
 
 def opsets(model: ModelProto) -> dict[str, int]:

@@ -6,6 +6,16 @@ from collections.abc import Iterator
 
 from onnx import AttributeProto, GraphProto, NodeProto, helper
 
+RANDOM = {
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
+"""Operators of ai.onnx that draw numbers; Dropout is another where it is trained."""
+
 
 def attribute(node: NodeProto, name: str, default: object = None) -> object:
     """Return the value of an attribute; bytes come as str."""
@@ -23,6 +33,17 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
             yield entry.g
         elif entry.type == AttributeProto.GRAPHS:
             yield from entry.graphs
+
+
+def draws(node: NodeProto) -> bool:
+    """Say whether a node, or one in its bodies, may draw other numbers on every rank.
+
+    With a seed all ranks draw the same.
+    """
+    is_random = node.op_type in RANDOM or (node.op_type == "Dropout" and len(node.input) > 2)
+    if is_random and node.domain in ("", "ai.onnx") and attribute(node, "seed") is None:
+        return True
+    return any(draws(inner) for body in subgraphs(node) for inner in body.node)
 
 
 def references(node: NodeProto) -> Iterator[str]:

@@ -23,7 +23,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from .graph import Graph
-from .nodes import subgraphs
+from .nodes import RANDOM, subgraphs
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,15 @@ Shape = tuple[int, ...]
 VALUE_ELEMENTS = 1024
 """Larger tensors are no arithmetic on shapes: their values are not followed."""
 
-UNFOLLOWED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"}
-UNFOLLOWED |= {"Bernoulli", "Multinomial", "Dropout"}
+ALIKE = {
+    "GreaterOrEqual": "Greater",
+    "GroupNormalization": "Identity",
+    "LessOrEqual": "Less",
+    "MeanVarianceNormalization": "Identity",
+}
+"""Operators whose schemas may say nothing of shapes, and others that give the same."""
+
+UNFOLLOWED = RANDOM | {"Dropout"}
 
 
 @dataclass
@@ -111,13 +118,17 @@ def _infer_node(
     known = [name for name in _captured(node) if name in found.types]
     try:
         schema = defs.get_schema(node.op_type, graph.opsets.get(node.domain, 1), node.domain)
+        asked = node
+        if not schema.has_type_and_shape_inference_function and node.op_type in ALIKE:
+            schema = defs.get_schema(ALIKE[node.op_type], graph.opsets.get("", 1))
+            asked = helper.make_node(schema.name, node.input[: schema.max_input], node.output)
         types = {name: _type(found, name) for name in known}
         data = {
             name: numpy_helper.from_array(found.values[name], name)
             for name in known
             if name in found.values
         }
-        outputs = infer_node_outputs(schema, node, types, data, None, opsets, graph.ir_version)
+        outputs = infer_node_outputs(schema, asked, types, data, None, opsets, graph.ir_version)
     except (defs.SchemaError, InferenceError, ValidationError, KeyError, ValueError) as error:
         log.debug("no shapes for %s %r: %s", node.op_type, node.name, error)
         return

@@ -108,8 +108,10 @@ def _fragment(
     """Make one session, and add the types of its outputs to `types`."""
     model = _model(plan, step, types)
     session = open_session(model.SerializeToString(), options, providers)
+    declared = {value.name: value.type for value in plan.model.graph.value_info}
     for value in session.get_outputs():
-        types[value.name] = parse_type(value.type, value.shape)
+        found = parse_type(value.type, value.shape)
+        types[value.name] = found if value.shape else declared.get(value.name, found)
     return Fragment.of(session, step)
 
 
@@ -117,15 +119,18 @@ def _model(plan: Plan, step: Compute, types: Types) -> ModelProto:
     source = plan.model
     nodes = [source.graph.node[k] for k in step.nodes]
     read = {name for node in nodes for name in references(node)}
+    declared = {value.name: value for value in source.graph.value_info}
+    inner = {name for node in nodes for name in node.output} - set(step.outputs)
     graph = helper.make_graph(
         nodes,
         source.graph.name or "fragment",
         [ValueInfoProto(name=name, type=types[name]) for name in step.inputs],
-        [ValueInfoProto(name=name) for name in step.outputs],
+        [declared.get(name, ValueInfoProto(name=name)) for name in step.outputs],
         [tensor for tensor in source.graph.initializer if tensor.name in read],
         sparse_initializer=[
             tensor for tensor in source.graph.sparse_initializer if tensor.values.name in read
         ],
+        value_info=[value for name, value in declared.items() if name in inner],
     )
     versions = dict.fromkeys((n.domain for n in nodes), 1) | opsets(source)
     versions.pop(DOMAIN, None)

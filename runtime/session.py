@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -110,7 +111,9 @@ class InferenceSession:
         match plan.instructions:
             case (Compute() as all_nodes,) if loaded.is_plain:
                 session = open_session(loaded.source, options, providers)
-                fragments: list[Fragment | None] = [Fragment.of(session, all_nodes)]
+                # It wants all of its inputs, those that no node reads among them.
+                whole = replace(all_nodes, inputs=plan.inputs)
+                fragments: list[Fragment | None] = [Fragment.of(session, whole)]
                 types = dict[str, TypeProto]()
             case _:
                 fragments, types = build(plan, constants, loaded.folder, options, providers)

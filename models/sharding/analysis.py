@@ -16,7 +16,8 @@ from ..graph import Graph
 from ..nodes import references
 from ..shapes import Shapes, infer, symbols
 from .axes import Axis, Conflict, Size, atoms, find, leaves
-from .rules import find_rule
+from .decompose import decomposed
+from .rules import find_rule, reason
 from .site import Site, Tensor
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ class Analysis:
 
 
 def analyse(graph: Graph) -> Analysis:
-    """Name the axes of all tensors of a graph."""
+    """Name the axes of all tensors of a graph, its functions written out."""
+    graph = decomposed(graph)
     first, second, usual = measured(graph)
     names = {name for node in graph.nodes for name in (*references(node), *node.output) if name}
     names |= {value.name for value in (*graph.inputs, *graph.outputs)}
@@ -119,7 +121,7 @@ def _apply_rule(site: Site) -> None:
     rule = find_rule(site.node.domain, site.node.op_type)
     tensors = (*site.inputs, *site.outputs)
     if rule is None:
-        site.obstacle = "no rule for this operator"
+        site.obstacle = reason(site.node.domain, site.node.op_type)
     elif any(tensor is not None and not tensor.has_shape for tensor in tensors):
         site.obstacle = "its shapes are known only when the model runs"
     else:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-from ..nodes import references
+from ..nodes import draws, references, subgraphs
 from ..opset import DOMAIN
 from ..weights import IndexSet, Weight
 from . import relayout
@@ -57,6 +57,8 @@ class Part:
     nodes: list[NodeProto] = field(default_factory=list)
     held: dict[str, Held] = field(default_factory=dict)
     constants: dict[str, Weight] = field(default_factory=dict)
+    value_info: dict[str, ValueInfoProto] = field(default_factory=dict)
+    """ranks of what bodies read: onnxruntime's Scan must know them before it runs"""
 
     @property
     def weight_bytes(self) -> int:
@@ -115,9 +117,26 @@ class _Writer:
     def _copy(self, site: Site) -> None:
         """Compute a node as it is, on whole tensors."""
         for name in references(site.node):
-            self.whole(self.analysis.tensors[name])
-        self.part.nodes.append(site.node)
+            tensor = self.analysis.tensors[name]
+            self.whole(tensor)
+            if tensor.has_shape and any(subgraphs(site.node)):
+                kind = helper.make_tensor_type_proto(tensor.data_type, [None] * tensor.rank)
+                self.part.value_info[name] = ValueInfoProto(name=name, type=kind)
+        if self.layout.size > 1 and draws(site.node):
+            self._draw(site)
+        else:
+            self.part.nodes.append(site.node)
         self._whole |= {name: name for name in site.node.output if name}
+
+    def _draw(self, site: Site) -> None:
+        """Let every rank draw, so that all graphs are alike, and take what the first has drawn."""
+        drawn = {name: self._free(f"{name}/drawn") for name in site.node.output if name}
+        node = NodeProto()
+        node.CopyFrom(site.node)
+        node.output[:] = [drawn.get(name, "") for name in node.output]
+        self.part.nodes.append(node)
+        for name, own in drawn.items():
+            self._communicate("Broadcast", own, name)
 
     def _write_local(self, site: Site) -> None:
         op = partial_op(site, self.layout)
@@ -235,7 +254,7 @@ class LocalSite:
         self._writer = writer
         self.site, self.layout, self.rank = site, writer.layout, writer.rank
         self.is_partial = is_partial
-        first = site.output()
+        first = next(out for out in site.outputs if out is not None)
         sums = any(e.op in ("sum", "prod") and not e.whole_unless_atom for e in site.contracted)
         self.is_widened = is_partial and sums and first.data_type in HALF
         kind = TensorProto.FLOAT if self.is_widened else first.data_type

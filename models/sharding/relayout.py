@@ -13,10 +13,19 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto
 
 from .axes import Axis, Conflict, find, leaves
 from .layout import Layout
 from .site import Tensor, int64
+
+MOVABLE = {
+    TensorProto.BFLOAT16, TensorProto.BOOL, TensorProto.DOUBLE, TensorProto.FLOAT,
+    TensorProto.FLOAT16, TensorProto.INT8, TensorProto.INT16, TensorProto.INT32,
+    TensorProto.INT64, TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32,
+    TensorProto.UINT64,
+}  # fmt: skip
+"""Element types that both onnxruntime's Gather and the collectives take: no strings, no float8."""
 
 
 class Emitter(Protocol):
@@ -51,7 +60,13 @@ class Place(NamedTuple):
 
 
 def place(tensor: Tensor, layout: Layout) -> Place:
-    """Find the sharded factor. Raises Conflict where no Reshape could lay it bare."""
+    """Find the sharded factor. Raises Conflict where no Reshape could lay it bare.
+
+    Elements of a type that cannot be gathered have no place either.
+    """
+    if tensor.data_type not in MOVABLE:
+        kind = TensorProto.DataType.Name(tensor.data_type)
+        raise Conflict(f"{tensor.name}: elements of type {kind} cannot be moved")
     (dim,) = (dim for dim, axis in enumerate(tensor.axes) if layout.holds(axis))
     axis = tensor.axes[dim]
     assert axis is not None

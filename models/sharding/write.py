@@ -182,10 +182,12 @@ def _arrays(part: Part) -> Iterator[tuple[str, Array]]:
 def _model(sharding: Sharding, part: Part, initializers: list[TensorProto]) -> ModelProto:
     graph = sharding.graph
     opsets = graph.opsets | ({DOMAIN: VERSION} if part.collectives else {})
+    body = helper.make_graph(
+        part.nodes, graph.name or "model", graph.inputs, graph.outputs, initializers
+    )
+    body.value_info.extend(part.value_info.values())
     model = helper.make_model(
-        helper.make_graph(
-            part.nodes, graph.name or "model", graph.inputs, graph.outputs, initializers
-        ),
+        body,
         ir_version=min(graph.ir_version, MAX_IR),
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
         producer_name="rankwise",

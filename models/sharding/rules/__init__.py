@@ -1,6 +1,7 @@
 """One line per operator: how the dims of its inputs and outputs are tied.
 
-An operator that is absent is computed whole on every rank, and said so in the report.
+An operator that is absent is computed whole on every rank; the report names it, with the reason
+that `replicated` has for it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,18 @@ from typing import NamedTuple
 
 from ..rewrite import Call, Local
 from ..site import Tie
-from . import arithmetic as a
-from . import structure as s
+from . import (
+    arithmetic,
+    attention,
+    convolution,
+    image,
+    indexing,
+    quantization,
+    recurrent,
+    structure,
+)
 from .einsum import einsum
+from .replicated import REPLICATED
 
 
 def _unchanged(local: Local) -> Call:
@@ -27,13 +37,13 @@ class Rule(NamedTuple):
 
 
 ELEMENTWISE = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Cos Cosh Elu Erf Exp Floor "
-    "Gelu HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu "
-    "Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh "
-    "ThresholdedRelu"
+    "Abs Acos Acosh Asin Asinh Atan Atanh BitCast BitwiseNot Cast CastLike Ceil Celu Cos "
+    "Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish "
+    "Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt "
+    "Swish Tan Tanh ThresholdedRelu"
 )
 BROADCAST = (
-    "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor CastLike Div Equal Greater GreaterOrEqual "
+    "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual "
     "Less LessOrEqual Mod Mul Or PRelu Pow Sub Xor"
 )
 VARIADIC = "Max Mean Min Sum"
@@ -51,38 +61,76 @@ RULES: dict[str, Rule] = {
     **_each(VARIADIC, Rule(einsum(",".join(["..."] * 64) + "->..."))),
     "Where": Rule(einsum("...,...,...->...")),
     "Clip": Rule(einsum("...,,->...")),
-    "Dropout": Rule(einsum("...,,->...,...")),
+    "Dropout": Rule(arithmetic.dropout),
     # matrix products and convolutions
-    "MatMul": Rule(a.matmul),
-    "Gemm": Rule(a.gemm, a.bias_once),
-    "Einsum": Rule(a.equation),
-    "Conv": Rule(a.conv, a.local_conv),
+    "MatMul": Rule(arithmetic.matmul),
+    "Gemm": Rule(arithmetic.gemm, convolution.bias_once),
+    "Einsum": Rule(arithmetic.equation),
+    "Conv": Rule(convolution.conv, convolution.local_conv),
+    "ConvTranspose": Rule(convolution.conv_transpose, convolution.local_conv_transpose),
+    "DeformConv": Rule(convolution.deform_conv, convolution.local_deform_conv),
+    "Det": Rule(einsum("...r!c!->...")),
+    # attention and recurrences
+    "Attention": Rule(attention.attention, attention.local_attention),
+    "RotaryEmbedding": Rule(attention.rotary_embedding, attention.local_rotary_embedding),
+    **_each("GRU LSTM RNN", Rule(recurrent.recurrent)),
+    "ReverseSequence": Rule(recurrent.reverse_sequence),
+    # quantized
+    **_each("DequantizeLinear QuantizeLinear", Rule(quantization.quantize)),
+    "MatMulInteger": Rule(quantization.matmul_integer),
+    "QLinearMatMul": Rule(quantization.qlinear_matmul),
+    "ConvInteger": Rule(convolution.conv_integer, convolution.local_conv_integer),
+    "QLinearConv": Rule(convolution.qlinear_conv, convolution.local_qlinear_conv),
     # normalisations, poolings, reductions
-    "BatchNormalization": Rule(a.batch_normalization),
+    "BatchNormalization": Rule(arithmetic.batch_normalization),
     "InstanceNormalization": Rule(einsum("bc...!,c,c->bc...")),
-    "LayerNormalization": Rule(a.layer_normalization),
-    "RMSNormalization": Rule(a.layer_normalization),
-    **_each("Softmax LogSoftmax Hardmax", Rule(a.softmax)),
-    **_each("ArgMax ArgMin CumSum LpNormalization TopK", Rule(a.along_axis)),
-    **_each(POOLS, Rule(a.pool)),
-    "MaxPool": Rule(a.max_pool),
-    **_each(" ".join(a.COMBINED), Rule(a.reduction)),
-    "ReduceMean": Rule(a.reduction, a.local_mean),
-    **_each(WHOLE_REDUCTIONS, Rule(a.reduction)),
+    "GroupNormalization": Rule(arithmetic.groups, arithmetic.local_groups),
+    "LRN": Rule(einsum("bc!...->bc...")),
+    "MeanVarianceNormalization": Rule(arithmetic.along_dims),
+    "LayerNormalization": Rule(arithmetic.layer_normalization),
+    "RMSNormalization": Rule(arithmetic.layer_normalization),
+    **_each("Softmax LogSoftmax Hardmax", Rule(arithmetic.softmax)),
+    **_each("ArgMax ArgMin CumProd CumSum LpNormalization TopK", Rule(arithmetic.along_axis)),
+    **_each(POOLS, Rule(arithmetic.pool)),
+    "MaxPool": Rule(arithmetic.max_pool),
+    **_each(" ".join(arithmetic.COMBINED), Rule(arithmetic.reduction)),
+    "ReduceMean": Rule(arithmetic.reduction, arithmetic.local_mean),
+    **_each(WHOLE_REDUCTIONS, Rule(arithmetic.reduction)),
+    "DFT": Rule(arithmetic.fourier),
+    "STFT": Rule(arithmetic.windows),
+    # images
+    "CenterCropPad": Rule(image.center_crop_pad),
+    "Col2Im": Rule(image.column_to_image),
+    "DepthToSpace": Rule(image.depth_to_space),
+    "GridSample": Rule(image.grid_sample),
+    "MaxRoiPool": Rule(einsum("b!ch!w!,nr!->nc...")),
+    **_each("Resize Upsample", Rule(image.resize, image.local_resize)),
+    "RoiAlign": Rule(einsum("b!ch!w!,nr!,n->nc...")),
+    "SpaceToDepth": Rule(image.space_to_depth),
+    # elements by their numbers
+    "Compress": Rule(indexing.compress),
+    "Gather": Rule(indexing.gather, indexing.local_gather),
+    "GatherElements": Rule(indexing.gather_elements),
+    "GatherND": Rule(indexing.gather_nd),
+    "OneHot": Rule(indexing.one_hot),
+    **_each("Scatter ScatterElements", Rule(indexing.scatter_elements)),
+    "ScatterND": Rule(indexing.scatter_nd),
+    "TensorScatter": Rule(indexing.tensor_scatter),
     # structure
-    "Concat": Rule(s.concat),
-    **_each("ConstantOfShape Range", Rule(s.made)),
-    "Expand": Rule(s.expand, s.local_expand),
-    "Flatten": Rule(s.reshape),
-    "Gather": Rule(s.gather, s.local_gather),
-    "Pad": Rule(s.pad),
-    "Reshape": Rule(s.reshape, s.local_reshape),
-    "Shape": Rule(s.shape, s.local_shape),
-    "Slice": Rule(s.slice_, s.local_slice),
-    "Split": Rule(s.split, s.local_split),
-    **_each("Squeeze Unsqueeze", Rule(s.same_dims)),
-    "Tile": Rule(s.tile),
-    "Transpose": Rule(s.transpose),
+    "Concat": Rule(structure.concat),
+    **_each("Constant ConstantOfShape Range", Rule(structure.made)),
+    "Expand": Rule(structure.expand, structure.local_expand),
+    "Flatten": Rule(structure.reshape),
+    "Pad": Rule(structure.pad),
+    "Reshape": Rule(structure.reshape, structure.local_reshape),
+    "Shape": Rule(structure.shape, structure.local_shape),
+    "Size": Rule(structure.size, structure.local_size),
+    "Slice": Rule(structure.slice_, structure.local_slice),
+    "Split": Rule(structure.split, structure.local_split),
+    **_each("Squeeze Unsqueeze", Rule(structure.same_dims)),
+    "Tile": Rule(structure.tile),
+    "Transpose": Rule(structure.transpose),
+    "Trilu": Rule(structure.trilu),
 }
 """Rules of ai.onnx by operator."""
 
@@ -90,3 +138,9 @@ RULES: dict[str, Rule] = {
 def find_rule(domain: str, op_type: str) -> Rule | None:
     """Return the rule of an operator, None where there is none."""
     return RULES.get(op_type) if domain in ("", "ai.onnx") else None
+
+
+def reason(domain: str, op_type: str) -> str:
+    """Say why an operator without a rule is computed whole."""
+    known = REPLICATED if domain in ("", "ai.onnx") else {}
+    return known.get(op_type, "no rule for this operator")

@@ -1,20 +1,19 @@
-"""Rules of matrix products, convolutions, normalisations and reductions."""
+"""Rules of matrix products, normalisations and reductions."""
 
 from __future__ import annotations
 
 import numpy as np
 from onnx import TensorProto
 
-from ..axes import Axis, Conflict, Size, product, unify
-from ..rewrite import Call, Local
+from ..axes import Axis, Conflict, Size, product
+from ..rewrite import Call, Local, full
 from ..site import Site
-from .einsum import apply, einsum
+from .einsum import apply, einsum, product_terms
+from .replicated import DRAWN
 
 
 def matmul(site: Site) -> None:
-    left = "k" if site.tensor(0).rank == 1 else "...mk"
-    right = "k" if site.tensor(1).rank == 1 else "...kn"
-    made = "..." + "m" * (left != "k") + "n" * (right != "k")
+    left, right, made = product_terms(site.tensor(0), site.tensor(1))
     apply(site, [left, right], [made])
 
 
@@ -37,55 +36,6 @@ def equation(site: Site) -> None:
     if any(len(set(term.replace("...", ""))) < len(term.replace("...", "")) for term in terms):
         raise Conflict("a repeated letter takes a diagonal")
     apply(site, terms, [right])
-
-
-def conv(site: Site) -> None:
-    x, kernel, y = site.tensor(0), site.tensor(1), site.output()
-    group = site.attribute("group", 1)
-    site.tie(x.axes[0], y.axes[0])
-    site.whole(*x.axes[2:], *kernel.axes[2:])
-    if group == 1:
-        site.tie(x.axes[1], kernel.axes[1])
-    else:
-        groups = Axis(Size(group, group))
-        each = kernel.shape[0].over(groups.size)
-        if each is None or x.axes[1] is None or kernel.axes[0] is None:
-            raise Conflict(f"{group} groups do not divide the channels")
-        _unify_groups(x.axes[1], groups, kernel.axes[1])
-        _unify_groups(kernel.axes[0], groups, None if each.first == 1 else Axis(each))
-    site.tie(kernel.axes[0], y.axes[1])
-    site.contract(kernel.axes[1])
-    if site.has(2):
-        site.tie(site.tensor(2).axes[0], y.axes[1])
-
-
-def _unify_groups(axis: Axis, groups: Axis, each: Axis | None) -> None:
-    channels = product((groups, each))
-    assert channels is not None
-    unify(axis, channels)
-
-
-def local_conv(local: Local) -> Call:
-    """Give the number of groups that this rank has, and the bias to one rank's part only."""
-    call = bias_once(local)
-    group = local.site.attribute("group", 1)
-    if group == 1:
-        return call
-    x, kernel = local.site.tensor(0), local.site.tensor(1)
-    channels = local.layout.local(x.axes[1], local.rank).first
-    each = local.layout.local(kernel.axes[1], local.rank).first
-    return call._replace(attributes={**call.attributes, "group": channels // each})
-
-
-def bias_once(local: Local) -> Call:
-    """Leave the bias, the third input, to the first rank: the parts are summed."""
-    call = local.unchanged()
-    if not local.is_partial or local.rank == 0:
-        return call
-    inputs = list(call.inputs[:2])
-    if call.op_type == "Gemm" and local.site.opset < 11:  # the bias cannot be left out
-        inputs.append(local.constant(np.zeros(1, local.dtype)))
-    return call._replace(inputs=inputs)
 
 
 def softmax(site: Site) -> None:
@@ -115,12 +65,36 @@ def along_axis(site: Site) -> None:
 
 
 def _axis(site: Site) -> int:
-    if site.node.op_type != "CumSum":
+    if site.node.op_type not in ("CumSum", "CumProd"):
         return int(site.attribute("axis", AXIS[site.node.op_type]))
     given = site.constant(1)
     if given is None:
         raise Conflict("the axis is computed when the model runs")
     return int(given.reshape(()))
+
+
+def groups(site: Site) -> None:
+    """Groups of channels pass; before opset 21 scale and bias are one of a group."""
+    x, y = site.tensor(0), site.output()
+    count = site.attribute("num_groups")
+    group = Axis(Size(count, count))
+    each = x.shape[1].over(group.size)
+    if each is None:
+        raise Conflict(f"{count} groups do not divide {x.shape[1].first} channels")
+    inner = Axis(each)
+    site.tie(x.axes[1], product((group, inner)))
+    site.tie_all(x.axes, y.axes)
+    site.whole(inner, *x.axes[2:])
+    for position in (1, 2):
+        axis = site.tensor(position).axes[0]
+        site.tie(axis, group if site.opset < 21 else x.axes[1])
+
+
+def local_groups(local: Local) -> Call:
+    call, channels = local.unchanged(), local.site.tensor(0)
+    inner = full(channels.shape[1]) // call.attributes["num_groups"]
+    count = local.layout.local(channels.axes[1], local.rank).first // inner
+    return call._replace(attributes={**call.attributes, "num_groups": count})
 
 
 def layer_normalization(site: Site) -> None:
@@ -131,6 +105,13 @@ def layer_normalization(site: Site) -> None:
         site.tie_all(x.axes, out.axes)
     for parameter in filter(None, site.inputs[1:]):
         site.tie_all(x.axes, parameter.axes)
+
+
+def along_dims(site: Site) -> None:
+    """MeanVarianceNormalization needs whole what it takes the mean over."""
+    x = site.tensor(0)
+    site.tie_all(x.axes, site.output().axes)
+    site.whole(*(x.axes[dim] for dim in site.attribute("axes", [0, 2, 3])))
 
 
 def batch_normalization(site: Site) -> None:
@@ -164,15 +145,19 @@ def reduction(site: Site) -> None:
     for place, k in enumerate(kept):
         site.tie(x.axes[k], y.axes[k if keeps_dims else place])
     for k in axes:
-        if site.node.op_type in COMBINED and not _rounds(site):
+        if site.node.op_type in COMBINED and not _needs_all(site):
             site.contract(x.axes[k], COMBINED[site.node.op_type])
         else:
             site.whole(x.axes[k])
 
 
-def _rounds(site: Site) -> bool:
-    """Say whether the mean is one of integers, which is rounded once and not per rank."""
-    return site.node.op_type == "ReduceMean" and site.tensor(0).data_type not in FLOATS
+def _needs_all(site: Site) -> bool:
+    """Say whether a mean cannot be put together from weighed ones.
+
+    A mean of integers is rounded once, not per rank; and before opset 7 onnxruntime has no Mul.
+    """
+    is_float = site.tensor(0).data_type in FLOATS
+    return site.node.op_type == "ReduceMean" and (not is_float or site.opset < 7)
 
 
 def local_mean(local: Local) -> Call:
@@ -194,3 +179,35 @@ def max_pool(site: Site) -> None:
     if len(site.outputs) > 1 and site.outputs[1] is not None:
         raise Conflict("its indices count the elements of the whole tensor")
     pool(site)
+
+
+def dropout(site: Site) -> None:
+    if site.has(2) and (site.constant(2) is None or site.constant(2)):
+        raise Conflict(DRAWN)
+    for out in filter(None, site.outputs):
+        site.tie_all(site.tensor(0).axes, out.axes)
+
+
+def fourier(site: Site) -> None:
+    """DFT needs whole the dim that it transforms, and the last one: real and imaginary parts."""
+    x, y = site.tensor(0), site.output()
+    site.parameters()
+    axis = site.attribute("axis", 1) if site.opset < 20 else -2
+    if site.has(2):
+        given = site.constant(2)
+        if given is None:
+            raise Conflict("the axis is computed when the model runs")
+        axis = int(given.reshape(()))
+    for dim in range(x.rank):
+        if dim in (axis % x.rank, x.rank - 1):
+            site.whole(x.axes[dim])
+        else:
+            site.tie(x.axes[dim], y.axes[dim])
+
+
+def windows(site: Site) -> None:
+    """STFT: signals of a batch are independent of one another."""
+    x = site.tensor(0)
+    site.parameters()
+    site.tie(x.axes[0], site.output().axes[0])
+    site.whole(*x.axes[1:])

@@ -4,6 +4,8 @@ A letter is a dim; the same letter is the same axis wherever it stands. `...` st
 that are left, aligned on the right, as numpy broadcasts. A letter that is missing in the output is
 summed over. `!` after a letter: the node needs that dim whole; after `...`: it needs the dims that
 are left whole, and makes others of them. An empty term is a scalar; an absent input is skipped.
+The term `*` says nothing of an input whose dims are tied elsewhere; inputs beyond the terms are
+sizes and places, and needed whole.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def apply(site: Site, terms: Sequence[str], results: Sequence[str]) -> None:
     made = {letter for term in results for letter, _ in TOKEN.findall(term)}
     pairs = [*zip(site.inputs, terms, strict=False), *zip(site.outputs, results, strict=False)]
     for tensor, term in pairs:
-        if tensor is None:
+        if tensor is None or term == "*":
             continue
         for letter, needs_whole, axes in _matched(tensor, term):
             if needs_whole:
@@ -47,9 +49,17 @@ def apply(site: Site, terms: Sequence[str], results: Sequence[str]) -> None:
             else:
                 site.tie(letters[letter], axes[0])
     _tie_rests(site, rests)
+    site.parameters(len(terms))
     for letter, axis in letters.items():
         if letter not in made:
             site.contract(axis)
+
+
+def product_terms(a: Tensor, b: Tensor) -> tuple[str, str, str]:
+    """Return the terms of numpy's matrix product: left, right, and what is made."""
+    left = "k" if a.rank == 1 else "...mk"
+    right = "k" if b.rank == 1 else "...kn"
+    return left, right, "..." + "m" * (left != "k") + "n" * (right != "k")
 
 
 def _tie_rests(site: Site, rests: list[list[Axis | None]]) -> None:

@@ -7,11 +7,12 @@ its target local where it uses it. So one vector may serve sharded and whole ten
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 from onnx import TensorProto
 
 from ..axes import Axis, Conflict, Size, concatenation, cut_at, find, leaves, unify, unify_rows
-from ..layout import bounds
 from ..rewrite import Call, Local, entries, full, local_sizes, rescale
 from ..site import Site, Tensor, int64
 
@@ -20,6 +21,8 @@ def reshape(site: Site) -> None:
     """Both sides are the same elements in the same order: a refinement of one another."""
     x, y = site.tensor(0), site.output()
     site.parameters()
+    if any(0 in size for size in y.shape):
+        raise Conflict("it has no elements")
     unify_rows(_row(x), _row(y))
 
 
@@ -42,10 +45,16 @@ def local_reshape(local: Local) -> Call:
 
 def _reshape_entry(local: Local, x: Tensor, y: Tensor, dim: int) -> int:
     """Return the size of a dim where it is known, 0 where it is that of the input, else -1."""
-    share = y.shape[dim] if y.axes[dim] is None else local.layout.local(y.axes[dim], local.rank)
+    share = _local_dim(local, y, dim)
     if share.is_static:
         return share.first
     return 0 if dim < x.rank and _same(x.axes[dim], y.axes[dim]) else -1
+
+
+def _local_dim(local: Local, tensor: Tensor, dim: int) -> Size:
+    """Return the size of a dim on this rank; 0 and 1 have no axis, and stay."""
+    axis = tensor.axes[dim]
+    return tensor.shape[dim] if axis is None else local.layout.local(axis, local.rank)
 
 
 def _same(a: Axis | None, b: Axis | None) -> bool:
@@ -111,6 +120,30 @@ def local_shape(local: Local) -> Call:
     return Call("Identity", [rescale(local, vector, None, fixed, ratios, stop - start)], {})
 
 
+def size(site: Site) -> None:
+    site.only_size = True
+
+
+def local_size(local: Local) -> Call:
+    """Count the elements of the whole tensor, from those of this rank's part."""
+    share = Fraction(1)
+    for axis in local.site.tensor(0).axes:
+        share *= local.layout.fraction(axis, local.rank)
+    if share == 1:
+        return local.unchanged()
+    count = local.node("Size", [local.input(0)])
+    many = local.node("Mul", [count, local.constant(np.array(share.denominator, np.int64))])
+    return Call("Div", [many, local.constant(np.array(share.numerator, np.int64))], {})
+
+
+def trilu(site: Site) -> None:
+    """Each matrix by itself."""
+    x = site.tensor(0)
+    site.parameters()
+    site.tie_all(x.axes, site.output().axes)
+    site.whole(*x.axes[-2:])
+
+
 def made(site: Site) -> None:
     """Make a tensor out of sizes: whole, and cut where it is used."""
     site.parameters(0)
@@ -137,8 +170,9 @@ def split(site: Site) -> None:
             site.tie(x.axes[dim], out.axes[dim])
     if x.axes[axis] is None:
         return
-    parts = cut_at(x.axes[axis], [out.shape[axis] for out in outs])
-    for out, part in zip(outs, parts, strict=True):
+    wide = [out for out in outs if max(out.shape[axis])]
+    parts = cut_at(x.axes[axis], [out.shape[axis] for out in wide])
+    for out, part in zip(wide, parts, strict=True):
         site.tie(out.axes[axis], part)
 
 
@@ -149,7 +183,7 @@ def local_split(local: Local) -> Call:
     if not local.layout.holds(x.axes[axis]):
         return call
     outs = [out for out in local.site.outputs if out is not None]
-    sizes = [local.layout.local(out.axes[axis], local.rank).first for out in outs]
+    sizes = [_local_dim(local, out, axis).first for out in outs]
     if local.site.opset < 13:
         return call._replace(attributes={"axis": axis, "split": sizes})
     return Call("Split", [local.input(0), local.constant(int64(*sizes))], {"axis": axis})
@@ -245,65 +279,8 @@ def local_slice(local: Local) -> Call:
     return call._replace(inputs=inputs)
 
 
-SELECTABLE = {
-    TensorProto.FLOAT,
-    TensorProto.FLOAT16,
-    TensorProto.DOUBLE,
-    TensorProto.INT32,
-    TensorProto.INT64,
-    TensorProto.UINT8,
-}
-"""Element types that onnxruntime's Where takes; there is none before opset 9."""
-
-
 def _is_int32(tensor: Tensor) -> bool:
     return tensor.data_type == TensorProto.INT32
-
-
-def gather(site: Site) -> None:
-    """Look rows up: where the table's rows are sharded, each rank adds those that it has."""
-    table, ids, y = site.tensor(0), site.tensor(1), site.output()
-    axis = site.attribute("axis", 0) % table.rank
-    rows = (*table.axes[:axis], *ids.axes, *table.axes[axis + 1 :])
-    for a, b in zip(rows, y.axes, strict=True):
-        site.tie(a, b)
-    if site.opset >= 9 and table.data_type in SELECTABLE:
-        site.contract(table.axes[axis], whole_unless_atom=True)
-    else:
-        site.whole(table.axes[axis])
-
-
-def local_gather(local: Local) -> Call:
-    """Look up the rows that this rank has, and give zeros for the others."""
-    call = local.unchanged()
-    if not local.is_partial:
-        return call
-    table, ids = local.site.tensor(0), local.site.tensor(1)
-    axis = local.site.attribute("axis", 0) % table.rank
-    total = full(table.shape[axis])
-    low, high = bounds(total, local.rank, local.layout.size)
-    kind = np.int32 if _is_int32(ids) else np.int64
-    zero = local.constant(np.zeros((), kind))
-    name = local.input(1)
-    wrapped = local.node("Add", [name, local.constant(np.array(total, kind))])
-    name = local.node("Where", [local.node("Less", [name, zero]), wrapped, name])
-    name = local.node("Sub", [name, local.constant(np.array(low, kind))])
-    below = local.node("Less", [name, zero])
-    beyond = local.node(
-        "Not", [local.node("Less", [name, local.constant(np.array(high - low, kind))])]
-    )
-    foreign = local.node("Or", [below, beyond])
-    name = local.node("Where", [foreign, zero, name])
-    rows = local.node("Gather", [local.input(0), name], axis=axis)
-    for dim in range(ids.rank, ids.rank + table.rank - axis - 1):
-        foreign = _with_last_dim(local, foreign, dim)
-    return Call("Where", [foreign, local.constant(np.zeros((), local.dtype)), rows], {})
-
-
-def _with_last_dim(local: Local, name: str, dim: int) -> str:
-    if local.site.opset < 13:
-        return local.node("Unsqueeze", [name], axes=[dim])
-    return local.node("Unsqueeze", [name, local.constant(int64(dim))])
 
 
 def pad(site: Site) -> None:
