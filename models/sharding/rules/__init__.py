@@ -5,26 +5,13 @@ An operator that is absent is computed whole on every rank, and said so in the r
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
-from ..rewrite import Call, Local
-from ..site import Tie
+from ...contrib import DOMAIN, IN_AI_ONNX
 from . import arithmetic as a
 from . import structure as s
+from .contrib import CONTRIB
 from .einsum import einsum
-
-
-def _unchanged(local: Local) -> Call:
-    return local.unchanged()
-
-
-class Rule(NamedTuple):
-    """How an operator ties its dims, and what of it changes on a rank."""
-
-    tie: Tie
-    localize: Callable[[Local], Call] = _unchanged
-
+from .rule import Rule
+from .rule import each as _each
 
 ELEMENTWISE = (
     "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Cos Cosh Elu Erf Exp Floor "
@@ -39,10 +26,6 @@ BROADCAST = (
 VARIADIC = "Max Mean Min Sum"
 POOLS = "AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool"
 WHOLE_REDUCTIONS = "ReduceL2 ReduceLogSum ReduceLogSumExp"
-
-
-def _each(names: str, rule: Rule) -> dict[str, Rule]:
-    return dict.fromkeys(names.split(), rule)
 
 
 RULES: dict[str, Rule] = {
@@ -89,4 +72,6 @@ RULES: dict[str, Rule] = {
 
 def find_rule(domain: str, op_type: str) -> Rule | None:
     """Return the rule of an operator, None where there is none."""
+    if domain == DOMAIN or op_type in IN_AI_ONNX:
+        return CONTRIB.get(op_type)
     return RULES.get(op_type) if domain in ("", "ai.onnx") else None

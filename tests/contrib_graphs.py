@@ -1,0 +1,338 @@
+"""Small graphs with onnxruntime's own operators, as builders and optimisers write them.
+
+Heads and widths that do not divide, weights and biases of order 1, so that a wrong branch shows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from graphs import Case, normal
+from onnx import numpy_helper, parser
+
+HEADER = '<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]>\n g '
+RNG = np.random.default_rng(11)
+
+
+def build(text: str, opset: int = 18, **weights: Any) -> onnx.ModelProto:
+    """Parse a graph whose operators of com.microsoft have a dot before their name.
+
+    A weight given as a tuple of sizes is random, anything else a constant.
+    """
+    text = text.replace("= .", "= com.microsoft.")
+    model = parser.parse_model(HEADER.format(opset=opset) + text)
+    for name, value in weights.items():
+        array = matrix(*value) if isinstance(value, tuple) else np.array(value)
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    return model
+
+
+def matrix(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Random numbers; those of a matrix keep the scale of what they are multiplied with."""
+    scale = 1.6 / np.sqrt(shape[-2]) if len(shape) > 1 else 1.0
+    return (RNG.standard_normal(shape) * scale).astype(np.float32)
+
+
+def integers(*shape: int, low: int = 0, high: int = 256, dtype: str = "u1") -> Any:
+    return RNG.integers(low, high, shape).astype(dtype)
+
+
+def scales(*shape: int) -> Any:
+    return RNG.uniform(0.01, 0.03, shape).astype(np.float32)
+
+
+def nbits(name: str, n: int, k: int, block: int, bits: int = 4, zeros: bool = True) -> Any:
+    """The weight of a MatMulNBits, its scales and its packed zero points."""
+    blocks = -(-k // block)
+    found = {
+        f"{name}_q": integers(n, blocks, block * bits // 8),
+        f"{name}_s": scales(n, blocks) * np.float32(1.5 if bits == 4 else 0.1),
+    }
+    if zeros:
+        found[f"{name}_z"] = integers(n, -(-blocks * bits // 8))
+    return found
+
+
+SMOOTH = Case(
+    build(
+        """(float[b,16] x) => (float[b,9] y) {
+          h = .FusedMatMul <alpha=0.5, transB=1> (x, w1)
+          h1 = .BiasGelu(h, b1)
+          h2 = .QuickGelu <alpha=1.3> (h1)
+          h3 = MatMul(h2, w2)
+          h4 = .FastGelu(h3, b2)
+          h5 = .Gelu(h4)
+          h6 = .FusedGemm <activation="Relu"> (h5, w3, b3)
+          y = .FusedGemm <activation="LeakyRelu", activation_alpha=0.2> (h6, w4, b4)
+        }""",
+        w1=(30, 16), b1=(30,), w2=(30, 14), b2=(14,), w3=(14, 10), b3=(10,), w4=(10, 9), b4=(9,),
+    ),
+    {"x": normal(5, 16)},
+)  # fmt: skip
+
+FUSED_CONVOLUTION = Case(
+    build(
+        """(float[b,3,8,8] x) => (float[b,7,6,6] y) {
+          c1 = .FusedConv <activation="Relu", pads=[1,1,1,1]> (x, w1, b1)
+          c2 = .FusedConv <activation="Relu", pads=[1,1,1,1]> (c1, w2, b2, c1)
+          y = .FusedConv (c2, w3, b3)
+        }""",
+        w1=(8, 3, 3, 3), b1=(8,), w2=(8, 8, 3, 3), b2=(8,), w3=(7, 8, 3, 3), b3=(7,),
+    ),
+    {"x": normal(2, 3, 8, 8)},
+)  # fmt: skip
+
+NORMS = Case(
+    build(
+        """(float[b,s,12] x, float[b,s,12] u) =>
+           (float[b,s,12] y, float[b,s,12] t, float[b,s,12] z) {
+          h1 = MatMul(x, w1)
+          r = Relu(h1)
+          h2 = MatMul(r, w2)
+          n1, , , s1 = .SkipLayerNormalization <epsilon=0.001> (h2, x, g1, e1, i1)
+          n2, , , t = .SkipSimplifiedLayerNormalization <epsilon=0.001> (n1, s1, g2)
+          y = SimplifiedLayerNormalization <axis=-1, epsilon=0.001> (n2, g3)
+          z = .SkipLayerNormalization (u, n1, g4)
+        }""",
+        w1=(12, 15), w2=(15, 12), g1=(12,), e1=(12,), i1=(12,), g2=(12,), g3=(12,), g4=(12,),
+    ),
+    {"x": normal(2, 5, 12), "u": normal(2, 5, 12) + 1},
+)  # fmt: skip
+
+EMBEDDING = Case(
+    build(
+        """(int32[b,s] ids, int32[b,s] kinds, int32[b,s] mask) =>
+           (float[b,s,7] y, int32[b] count, float[b,s,16] sum) {
+          h, count, sum = .EmbedLayerNormalization <epsilon=0.001>
+            (ids, kinds, words, places, types, gamma, beta, mask)
+          y = MatMul(h, w)
+        }""",
+        words=(30, 16), places=(12, 16), types=(2, 16), gamma=(16,), beta=(16,), w=(16, 7),
+    ),
+    {
+        "ids": integers(2, 5, high=30, dtype="i4"),
+        "kinds": integers(2, 5, high=2, dtype="i4"),
+        "mask": np.array([[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]], np.int32),
+    },
+)  # fmt: skip
+
+SELF_ATTENTION = Case(
+    build(
+        """(float[b,s,20] x, int32[b,s] mask) => (float[b,s,9] y, float[2,b,5,s,8] kv) {
+          h, kv = .Attention <num_heads=5, unidirectional=1> (x, w, bias, mask)
+          y = MatMul(h, wo)
+        }""",
+        w=(20, 120), bias=(120,), wo=(40, 9),
+    ),
+    {"x": normal(2, 6, 20), "mask": np.array([[1] * 6, [1] * 4 + [0] * 2], np.int32)},
+)  # fmt: skip
+
+NARROW_VALUES = Case(
+    build(
+        """(float[b,s,20] x, float[1,5,s,s] bias) => (float[b,s,9] y) {
+          h = .Attention <num_heads=5, qkv_hidden_sizes=[40,40,20]> (x, w, b, , , bias)
+          y = MatMul(h, wo)
+        }""",
+        w=(20, 100), b=(100,), wo=(20, 9),
+    ),
+    {"x": normal(2, 6, 20), "bias": normal(1, 5, 6, 6)},
+)  # fmt: skip
+"""Values half as wide as keys, and a bias that differs by head."""
+
+PAST_ATTENTION = Case(
+    build(
+        """(float[b,s,20] x, float[2,b,5,p,8] past) => (float[b,s,9] y, float[2,b,5,t,8] kv) {
+          h, kv = .Attention <num_heads=5, unidirectional=1> (x, w, bias, , past)
+          y = MatMul(h, wo)
+        }""",
+        w=(20, 120), bias=(120,), wo=(40, 9),
+    ),
+    {"x": normal(2, 3, 20), "past": normal(2, 2, 5, 4, 8)},
+)  # fmt: skip
+
+MULTI_HEAD = Case(
+    build(
+        """(float[b,s,20] x, int32[b,s] mask, float[1,5,s,s] bias) => (float[b,s,9] y) {
+          q = MatMul(x, wq)
+          k = MatMul(x, wk)
+          v = MatMul(x, wv)
+          h = .MultiHeadAttention <num_heads=5> (q, k, v, b, mask, bias)
+          y = MatMul(h, wo)
+        }""",
+        wq=(20, 40), wk=(20, 40), wv=(20, 40), b=(120,), wo=(40, 9),
+    ),
+    {
+        "x": normal(2, 6, 20),
+        "mask": np.array([[1] * 6, [1] * 4 + [0] * 2], np.int32),
+        "bias": normal(1, 5, 6, 6),
+    },
+)  # fmt: skip
+
+MULTI_HEAD_PAST = Case(
+    build(
+        """(float[b,s,20] x, float[b,5,p,8] pk, float[b,5,p,8] pv) =>
+           (float[b,s,9] y, float[b,5,t,8] kk, float[b,5,t,8] kv) {
+          q = MatMul(x, wq)
+          k = MatMul(x, wk)
+          v = MatMul(x, wv)
+          h, kk, kv = .MultiHeadAttention <num_heads=5, unidirectional=1> (q, k, v, , , , pk, pv)
+          y = MatMul(h, wo)
+        }""",
+        wq=(20, 40), wk=(20, 40), wv=(20, 40), wo=(40, 9),
+    ),
+    {"x": normal(2, 3, 20), "pk": normal(2, 5, 4, 8), "pv": normal(2, 5, 4, 8)},
+)  # fmt: skip
+
+CROSS_ATTENTION = Case(
+    build(
+        """(float[b,s,20] x, float[b,5,t,8] k, float[b,5,t,8] v) => (float[b,s,9] y) {
+          q = MatMul(x, wq)
+          h = .MultiHeadAttention <num_heads=5> (q, k, v, bq)
+          y = MatMul(h, wo)
+        }""",
+        wq=(20, 40), wo=(40, 9), bq=(120,),
+    ),
+    {"x": normal(2, 3, 20), "k": normal(2, 5, 7, 8), "v": normal(2, 5, 7, 8) + 1},
+)  # fmt: skip
+"""Keys and values that an encoder left, already by head."""
+
+
+def decoder(
+    heads: int, groups: int, packed: bool, options: str = "", length: int = 1, past: int = 5
+) -> Case:
+    """Grouped queries with caches, lengths, and rotations, as onnxruntime-genai writes them."""
+    width, q, k = 16, heads * 16, groups * 16
+    batch = 1 if past and length > 1 else 2  # a kernel of onnxruntime asks for it
+    mask = np.ones((batch, length + past), np.int64)
+    mask[1:, -2:] = 0
+    inner = (
+        "qkv0 = MatMul(x, w) \n qkv = Add(qkv0, bias)"
+        if packed
+        else "q = MatMul(x, wq) \n k = MatMul(x, wk) \n v = MatMul(x, wv)"
+    )
+    weights = (
+        {"w": (20, q + 2 * k), "bias": (q + 2 * k,)}
+        if packed
+        else {"wq": (20, q), "wk": (20, k), "wv": (20, k)}
+    )
+    model = build(
+        f"""(float[b,s,20] x, float[b,{groups},p,{width}] pk, float[b,{groups},p,{width}] pv,
+            int64[b,t] mask) =>
+           (float[b,s,9] y, float[b,{groups},t,{width}] kk, float[b,{groups},t,{width}] kv) {{
+          {inner}
+          one = Constant <value_ints=[1]> ()
+          zero = Constant <value_int=1> ()
+          n = ReduceSum <keepdims=0> (mask, one)
+          m = Sub(n, one)
+          seqlens = Cast <to=6> (m)
+          size = Shape(mask)
+          total64 = Gather(size, zero)
+          total = Cast <to=6> (total64)
+          h, kk, kv = .GroupQueryAttention
+            <num_heads={heads}, kv_num_heads={groups}, do_rotary=1 {options}>
+            ({"qkv, , " if packed else "q, k, v"}, pk, pv, seqlens, total, cos, sin)
+          y = MatMul(h, wo)
+        }}""",
+        **weights,
+        wo=(q, 9),
+        cos=np.cos(np.outer(np.arange(32), 0.3 ** np.arange(width // 2))).astype(np.float32),
+        sin=np.sin(np.outer(np.arange(32), 0.3 ** np.arange(width // 2))).astype(np.float32),
+    )
+    return Case(
+        model,
+        {
+            "x": normal(batch, length, 20),
+            "pk": normal(batch, groups, past, width),
+            "pv": normal(batch, groups, past, width) + 1,
+            "mask": mask,
+        },
+    )
+
+
+ROTATED = Case(
+    build(
+        """(float[b,s,20] x, int64[b,s] ids) => (float[b,s,9] y) {
+          q = MatMul(x, wq)
+          r = .RotaryEmbedding (q, ids, cos, sin)
+          u = .RotaryEmbedding <num_heads=5, rotary_embedding_dim=4, interleaved=1>
+            (r, ids, cos4, sin4)
+          shape = Constant <value_ints=[0,0,5,8]> ()
+          flat = Constant <value_ints=[0,0,40]> ()
+          q4 = Reshape(u, shape)
+          q5 = Transpose <perm=[0,2,1,3]> (q4)
+          r5 = .RotaryEmbedding (q5, ids, cos, sin)
+          r4 = Transpose <perm=[0,2,1,3]> (r5)
+          h = Reshape(r4, flat)
+          y = MatMul(h, wo)
+        }""",
+        wq=(20, 40), wo=(40, 9),
+        cos=np.cos(normal(12, 4)), sin=np.sin(normal(12, 4)),
+        cos4=np.cos(normal(12, 2)), sin4=np.sin(normal(12, 2)),
+    ),
+    {"x": normal(2, 3, 20), "ids": integers(2, 3, high=12, dtype="i8")},
+)  # fmt: skip
+
+
+def column_row(block: int, bits: int, zeros: bool = True) -> Case:
+    """A product by integers in blocks, and one back: 7 blocks of outputs in the middle."""
+    width = 8 * block
+    first, second = (
+        nbits("a", width, 32, 16, bits, zeros),
+        nbits("b", 9, width, block, bits, zeros),
+    )
+    a, b = (f"{name}_q, {name}_s, {f'{name}_z' if zeros else ''}" for name in "ab")
+    model = build(
+        f"""(float[b,32] x) => (float[b,9] y) {{
+          h = .MatMulNBits <K=32, N={width}, bits={bits}, block_size=16> (x, {a}, , abias)
+          r = .QuickGelu(h)
+          y = .MatMulNBits <K={width}, N=9, bits={bits}, block_size={block}> (r, {b}, , bbias)
+        }}""",
+        **first, **second, abias=(width,), bbias=(9,),
+    )  # fmt: skip
+    return Case(model, {"x": normal(3, 32)})
+
+
+def expert_mixture(fusion: int, activation: str) -> Case:
+    inner, hidden, number = 7, 12, 5
+    wide = inner * (2 if fusion else 1)
+    model = build(
+        f"""(float[n,{hidden}] x) => (float[n,{hidden}] y) {{
+          p = MatMul(x, router)
+          y = .MoE <k=2, activation_type="{activation}", swiglu_fusion={fusion},
+                    normalize_routing_weights=1> (x, p, w1, b1, w2, b2)
+        }}""",
+        router=(hidden, number),
+        w1=(number, wide, hidden),
+        b1=(number, wide),
+        w2=(number, hidden, inner),
+        b2=(number, hidden),
+    )
+    return Case(model, {"x": normal(6, hidden)})
+
+
+CASES = {
+    "smooth": SMOOTH,
+    "fused_convolution": FUSED_CONVOLUTION,
+    "norms": NORMS,
+    "embedding": EMBEDDING,
+    "self_attention": SELF_ATTENTION,
+    "narrow_values": NARROW_VALUES,
+    "past_attention": PAST_ATTENTION,
+    "multi_head": MULTI_HEAD,
+    "multi_head_past": MULTI_HEAD_PAST,
+    "cross_attention": CROSS_ATTENTION,
+    "rotated": ROTATED,
+    "groups": decoder(6, 3, packed=False),
+    "packed_groups": decoder(8, 2, packed=True),
+    "seven_heads": decoder(7, 7, packed=True),
+    "one_group": decoder(6, 1, packed=False, options=", softcap=5.0, local_window_size=4"),
+    "prompt": decoder(6, 3, packed=True, past=0, length=5),
+    "column_row": column_row(16, 4),
+    "bytes": column_row(32, 8),
+    "without_zeros": column_row(16, 4, zeros=False),
+    "continued": decoder(6, 2, packed=True, length=3),
+    "experts": expert_mixture(0, "relu"),
+    "paired_experts": expert_mixture(1, "swiglu"),
+}
