@@ -251,6 +251,24 @@ def decoder(
     )
 
 
+BIASED_GROUPS = Case(
+    build(
+        """(float[b,s,20] x, int32[b] m, float[1,6,s,s] bias) =>
+           (float[b,s,9] y, float[b,3,s,16] kk, float[b,3,s,16] kv) {
+          q = MatMul(x, wq)
+          k = MatMul(x, wk)
+          v = MatMul(x, wv)
+          total = Constant <value = int32[1] {5}> ()
+          h, kk, kv = .GroupQueryAttention <num_heads=6, kv_num_heads=3, scale=0.3>
+            (q, k, v, , , m, total, , , , bias, sink)
+          y = MatMul(h, wo)
+        }""",
+        wq=(20, 96), wk=(20, 48), wv=(20, 48), wo=(96, 9), sink=(6,),
+    ),
+    {"x": normal(2, 5, 20), "m": np.array([4, 4], np.int32), "bias": normal(1, 6, 5, 5)},
+)  # fmt: skip
+"""A bias and a sink that differ by head."""
+
 ROTATED = Case(
     build(
         """(float[b,s,20] x, int64[b,s] ids) => (float[b,s,9] y) {
@@ -312,6 +330,122 @@ def expert_mixture(fusion: int, activation: str) -> Case:
     return Case(model, {"x": normal(6, hidden)})
 
 
+def table(zeros: bool, bits: int = 4, hidden: int = 96) -> Case:
+    """A table of words in blocks, and the same one as the last matrix, as genai ties them."""
+    blocks = hidden // 32
+    extra = {"z": integers(30, -(-blocks * bits // 8))} if zeros else {}
+    model = build(
+        f"""(int64[b,s] ids) => (float[b,s,30] y, float[b,s,{hidden}] e) {{
+          flat = Constant <value_ints=[30,-1]> ()
+          rows = Reshape(q, flat)
+          e = .GatherBlockQuantized <bits={bits}, block_size=32, gather_axis=0, quantize_axis=1>
+            (rows, ids, s1 {", z" if zeros else ""})
+          n = SimplifiedLayerNormalization <axis=-1, epsilon=0.001> (e, g)
+          y = .MatMulNBits <K={hidden}, N=30, bits={bits}, block_size=32>
+            (n, q, s1 {", z" if zeros else ""})
+        }}""",
+        q=integers(30, blocks, 32 * bits // 8),
+        s1=scales(30, blocks),
+        g=(hidden,),
+        **extra,
+    )
+    return Case(model, {"ids": integers(2, 4, low=-30, high=30, dtype="i8")})
+
+
+SMALL_INTEGERS = Case(
+    build(
+        """(float[b,16] x) => (float[b,9] y, float[b,9] u) {
+          q1 = .QuantizeLinear(x, xs, xz)
+          h = .MatMulIntegerToFloat(q1, w1, xs, s1, xz, z1, b1)
+          r = Relu(h)
+          q2 = .QuantizeLinear(r, xs, xz)
+          y = .MatMulIntegerToFloat(q2, w2, xs, s2, xz, , b2)
+          d = .DynamicQuantizeMatMul(r, w2, s2, , b2)
+          z = .DequantizeLinear(w3, s3, z3)
+          u = Add(d, z)
+        }""",
+        xs=np.float32(0.02), xz=np.uint8(128),
+        w1=integers(16, 21, low=-128, high=128, dtype="i1"), s1=scales(21),
+        z1=integers(21, low=-9, high=9, dtype="i1"), b1=(21,),
+        w2=integers(21, 9, low=-128, high=128, dtype="i1"), s2=np.float32(0.01), b2=(9,),
+        w3=integers(1, 9), s3=scales(9), z3=integers(9),
+    ),
+    {"x": normal(4, 16)},
+)  # fmt: skip
+
+QUANTISED_NETWORK = Case(
+    build(
+        """(float[b,6,8,8] x) => (float[b,9] y, float[b,18,8,8] v) {
+          q = .QuantizeLinear(x, s, z)
+          a = .QLinearAdd(q, s, z, other, s, z, s2, z)
+          m = .QLinearMul(a, s2, z, column, s, z, s2, z)
+          g = .QLinearSigmoid(m, s2, z, s3, z0)
+          l = .QLinearLeakyRelu <alpha=0.2> (m, s2, z, s2, z)
+          c = .QLinearConcat <axis=1> (s2, z, g, s3, z0, l, s2, z, q, s, z)
+          w = .QLinearWhere(cond, c, s2, z, shift, s, z, s2, z)
+          v = .DequantizeLinear(w, s2, z)
+          p = .QLinearAveragePool <kernel_shape=[2,2], strides=[2,2]> (w, s2, z, s2, z)
+          gap = .QLinearGlobalAveragePool(p, s2, z, s2, z)
+          shape = Constant <value_ints=[-1,18]> ()
+          flat = Reshape(gap, shape)
+          soft = .QLinearSoftmax <axis=-1, opset=13> (flat, s2, z, s4, z0)
+          y = .QGemm(soft, s4, z0, wg, sg, zg, bg)
+        }""",
+        s=np.float32(0.02), z=np.uint8(120), s2=np.float32(0.03), s3=np.float32(1 / 256),
+        z0=np.uint8(0), s4=np.float32(1 / 256),
+        other=integers(6, 8, 8), column=integers(6, 1, 1),
+        cond=integers(18, 1, 1, high=2).astype(bool), shift=integers(1, 1, 1),
+        wg=integers(18, 9, low=-128, high=128, dtype="i1"), sg=scales(9),
+        zg=integers(9, low=-9, high=9, dtype="i1"),
+        bg=integers(9, low=-999, high=999, dtype="i4"),
+    ),
+    {"x": normal(1, 6, 8, 8)},
+)  # fmt: skip
+
+QUANTISED_ATTENTION = Case(
+    build(
+        """(float[b,s,20] x, int32[b,s] mask) => (float[b,s,9] y) {
+          q = .QuantizeLinear(x, xs, xz)
+          h = .QAttention <num_heads=5> (q, w, bias, xs, s, mask, xz, z)
+          y = MatMul(h, wo)
+        }""",
+        xs=np.float32(0.02), xz=np.uint8(120),
+        w=integers(20, 120, low=-128, high=128, dtype="i1"), bias=(120,), s=np.float32(0.01),
+        z=np.int8(3), wo=(40, 9),
+    ),
+    {"x": normal(2, 6, 20), "mask": np.array([[1] * 6, [1] * 4 + [0] * 2], np.int32)},
+)  # fmt: skip
+
+
+def integer_experts(bits: int, block: int, zeros: bool, fusion: int) -> Case:
+    """Experts of integers, 6 blocks wide inside."""
+    hidden, number, inner = 64, 5, 6 * (block or 16)
+    wide, pack, fine = inner * (2 if fusion else 1), 8 // bits, np.float32(2.0 ** (4 - bits))
+    row = ((hidden // block,), (inner // block,)) if block else ((), ())
+    weights: dict[str, Any] = {
+        "w1": integers(number, wide, hidden // pack),
+        "s1": scales(number, wide, *row[0]) * fine,
+        "b1": (number, wide),
+        "w2": integers(number, hidden, inner // pack),
+        "s2": scales(number, hidden, *row[1]) * fine,
+        "b2": (number, hidden),
+    }
+    if zeros:
+        weights["z1"] = integers(number, wide, -(-hidden // block // pack))
+        weights["z2"] = integers(number, hidden, inner // block // pack)
+    model = build(
+        f"""(float[n,{hidden}] x) => (float[n,{hidden}] y) {{
+          p = MatMul(x, router)
+          y = .QMoE <k=2, expert_weight_bits={bits}, {f"block_size={block}," if block else ""}
+                     activation_type="{"swiglu" if fusion else "silu"}", swiglu_fusion={fusion}>
+            (x, p, w1, s1, b1, w2, s2, b2 {", , , , z1, z2" if zeros else ""})
+        }}""",
+        router=(hidden, number),
+        **weights,
+    )
+    return Case(model, {"x": normal(6, hidden)})
+
+
 CASES = {
     "smooth": SMOOTH,
     "fused_convolution": FUSED_CONVOLUTION,
@@ -329,9 +463,19 @@ CASES = {
     "seven_heads": decoder(7, 7, packed=True),
     "one_group": decoder(6, 1, packed=False, options=", softcap=5.0, local_window_size=4"),
     "prompt": decoder(6, 3, packed=True, past=0, length=5),
+    "table": table(zeros=False),
+    "table_with_zeros": table(zeros=True, hidden=128),
+    "table_of_bytes": table(zeros=True, bits=8),
+    "small_integers": SMALL_INTEGERS,
+    "quantised_network": QUANTISED_NETWORK,
+    "quantised_attention": QUANTISED_ATTENTION,
+    "integer_experts": integer_experts(4, 0, zeros=False, fusion=0),
+    "integer_experts_in_blocks": integer_experts(4, 16, zeros=True, fusion=1),
+    "byte_experts": integer_experts(8, 0, zeros=False, fusion=1),
     "column_row": column_row(16, 4),
     "bytes": column_row(32, 8),
     "without_zeros": column_row(16, 4, zeros=False),
+    "biased_groups": BIASED_GROUPS,
     "continued": decoder(6, 2, packed=True, length=3),
     "experts": expert_mixture(0, "relu"),
     "paired_experts": expert_mixture(1, "swiglu"),

@@ -1,4 +1,4 @@
-"""onnxruntime's own operators: shapes against those of a run, sharded graphs against whole ones."""
+"""Operators of onnxruntime's own: shapes as in a run, and sharded graphs against whole ones."""
 
 from __future__ import annotations
 
@@ -96,6 +96,12 @@ def test_every_axis_that_may_be_cut_gives_the_same_outputs(
         choice = Choice((), Layout(frozenset([atom]), size), 0.0, ())
         sharding = Sharding(analysis, Mesh(tp=size), choice)
         assert_same(side_by_side(sharding, case, tmp_path / str(k)), expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_operator_is_whole_for_want_of_a_rule(name: str) -> None:
+    analysis = analyse(load(CASES[name].model))
+    assert {site.node.op_type: site.obstacle for site in analysis.sites if site.obstacle} == {}
 
 
 @pytest.mark.parametrize("size", SIZES)
