@@ -18,10 +18,11 @@ from rankwise.collectives import Communicator, local
 from rankwise.models.graph import load
 from rankwise.models.mesh import Mesh
 from rankwise.models.shapes import infer
-from rankwise.models.sharding import plan
-from rankwise.models.sharding.analysis import analyse
+from rankwise.models.sharding import plan, preview
+from rankwise.models.sharding.analysis import Analysis, analyse
+from rankwise.models.sharding.axes import Axis
 from rankwise.models.sharding.layout import Layout
-from rankwise.models.sharding.search import Choice, shardable
+from rankwise.models.sharding.search import Choice, choose, shardable
 from rankwise.models.sharding.write import Sharding, write_part
 
 SIZES = (2, 3, 4)
@@ -111,3 +112,73 @@ def test_what_is_chosen_gives_the_same_outputs(name: str, size: int, tmp_path: P
     sharding = plan(load(case.model), Mesh(tp=size))
     expected = alone(case.model.SerializeToString(), case)
     assert_same(side_by_side(sharding, case, tmp_path), expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_decoder_of_int4_gives_the_same_logits_and_caches(size: int, tmp_path: Path) -> None:
+    case = contrib_graphs.LANGUAGE_MODEL
+    expected = alone(case.model.SerializeToString(), case)
+    sharding = plan(load(case.model), Mesh(tp=size))
+    assert_same(side_by_side(sharding, case, tmp_path), expected)
+
+
+def pairs(analysis: Analysis) -> frozenset[Axis]:
+    """What is cut over 4 ranks: its heads, inner widths and words lie in column-row pairs."""
+    return frozenset(choose(analysis, 4).layout.sharded)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_column_row_pairs_of_a_decoder_need_two_sums_a_layer(size: int, tmp_path: Path) -> None:
+    case = contrib_graphs.LANGUAGE_MODEL
+    analysis = analyse(load(case.model))
+    choice = Choice((), Layout(pairs(analysis), size), 0.0, ())
+    sharding = Sharding(analysis, Mesh(tp=size), choice)
+    expected = alone(case.model.SerializeToString(), case)
+    assert_same(side_by_side(sharding, case, tmp_path), expected)
+    assert sharding.parts[0].collectives["AllReduce"] == 2 * 2 + 1
+    first, last = (sharding.parts[rank].held for rank in (0, -1))
+    for layer in "01":
+        assert first[f"qkv{layer}_q/local"].shape[0] == 32 * 4 * -(-4 // size)
+        assert first[f"o{layer}_q/local"].shape[1] == 2 * -(-4 // size)
+        assert last[f"up{layer}_z/local"].shape[0] == 64 * (9 // size)
+        assert last[f"down{layer}_z/local"].shape[1] == 9 // size
+
+
+@pytest.mark.parametrize("size", (3, 4))
+def test_a_decoder_is_cut_in_pairs_by_the_search(size: int) -> None:
+    text = preview(plan(load(contrib_graphs.LANGUAGE_MODEL.model), Mesh(tp=size)))
+    for layer in "01":
+        assert (
+            f"qkv{layer}_q, qkv{layer}_s, qkv{layer}_z, o{layer}_q, o{layer}_s, o{layer}_z" in text
+        )
+        assert f"cut in gate{layer}_q" in text
+    assert "5 AllReduce" in text
+
+
+def local_attributes(case: Case, size: int, op_type: str, atom: int) -> list[dict[str, Any]]:
+    """Attributes of the first such node on each rank, with the first atom of that size cut."""
+    analysis = analyse(load(case.model))
+    (found, *_) = (a for a, _, _ in shardable(analysis, size) if a.size.first == atom)
+    choice = Choice((), Layout(frozenset([found]), size), 0.0, ())
+    nodes = [
+        next(node for node in part.nodes if node.op_type == op_type)
+        for part in Sharding(analysis, Mesh(tp=size), choice).parts
+    ]
+    return [{e.name: onnx.helper.get_attribute_value(e) for e in node.attribute} for node in nodes]
+
+
+def test_seven_heads_lie_on_two_ranks_as_four_and_three() -> None:
+    own = local_attributes(CASES["seven_heads"], 2, "GroupQueryAttention", 7)
+    assert [(a["num_heads"], a["kv_num_heads"]) for a in own] == [(4, 4), (3, 3)]
+
+
+def test_heads_of_all_groups_are_cut_where_groups_are_too_few() -> None:
+    own = local_attributes(CASES["one_group"], 4, "GroupQueryAttention", 6)
+    assert [(a["num_heads"], a["kv_num_heads"]) for a in own] == [(2, 1), (2, 1), (1, 1), (1, 1)]
+    own = local_attributes(CASES["packed_groups"], 4, "GroupQueryAttention", 4)
+    assert [(a["num_heads"], a["kv_num_heads"]) for a in own] == [(2, 2)] * 4
+
+
+def test_the_widths_of_narrow_values_follow_the_heads() -> None:
+    own = local_attributes(CASES["narrow_values"], 3, "Attention", 5)
+    assert [a["qkv_hidden_sizes"] for a in own] == [[16, 16, 8], [16, 16, 8], [8, 8, 4]]
