@@ -26,7 +26,7 @@ from rankwise.models.sharding.search import Choice, choose, shardable
 from rankwise.models.sharding.write import Sharding, write_part
 
 SIZES = (2, 3, 4)
-CASES = contrib_graphs.CASES
+CASES, FIXED = contrib_graphs.CASES, contrib_graphs.FIXED
 
 
 def options() -> onnxruntime.SessionOptions:
@@ -85,12 +85,15 @@ def test_every_tensor_has_the_shape_that_it_has_in_a_run(name: str) -> None:
         assert onnx.helper.tensor_dtype_to_np_dtype(found.types[name]) == made.dtype, name
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", CASES)
+ALL_SIZES = [*((name, size) for name in CASES for size in SIZES), *((n, 2) for n in FIXED)]
+LARGER = [pytest.param(name, size, marks=pytest.mark.slow) for name in FIXED for size in (3, 4)]
+
+
+@pytest.mark.parametrize(("name", "size"), [*ALL_SIZES, *LARGER])
 def test_every_axis_that_may_be_cut_gives_the_same_outputs(
     name: str, size: int, tmp_path: Path
 ) -> None:
-    case = CASES[name]
+    case = (CASES | FIXED)[name]
     expected, analysis = alone(case.model.SerializeToString(), case), analyse(load(case.model))
     assert all(np.isfinite(array).all() for array in expected)
     for k, (atom, _, _) in enumerate(shardable(analysis, size)):

@@ -46,9 +46,12 @@ def _activate(site: Site) -> None:
 
 
 def embedding(site: Site) -> None:
-    """Look embeddings up and normalise their sum: a rank needs all columns of the tables."""
+    """Look embeddings up and normalise their sum: a rank needs all columns of the tables.
+
+    Tokens are numbered and counted, so their dim is needed whole too.
+    """
     ids, y = site.tensor(0), site.output()
-    site.whole(y.axes[-1])
+    site.whole(ids.axes[1], y.axes[-1])
     for tensor in filter(None, (*site.outputs, *(h.optional(site, k) for k in (1, 7, 8)))):
         for mine, other in zip(ids.axes, tensor.axes, strict=False):
             site.tie(mine, other)
