@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from graphs import Case, normal
@@ -293,9 +294,9 @@ ROTATED = Case(
 )  # fmt: skip
 
 
-def column_row(block: int, bits: int, zeros: bool = True) -> Case:
-    """A product by integers in blocks, and one back: 7 blocks of outputs in the middle."""
-    width = 8 * block
+def column_row(block: int, bits: int, zeros: bool = True, count: int = 8) -> Case:
+    """A product by integers in blocks, and one back, with so many blocks in the middle."""
+    width = count * block
     first, second = (
         nbits("a", width, 32, 16, bits, zeros),
         nbits("b", 9, width, block, bits, zeros),
@@ -352,6 +353,21 @@ def table(zeros: bool, bits: int = 4, hidden: int = 96) -> Case:
     return Case(model, {"ids": integers(2, 4, low=-30, high=30, dtype="i8")})
 
 
+FOUR_BITS = Case(
+    build(
+        """(int64[b,s] ids) => (float[b,s,9] y) {
+          e = .GatherBlockQuantized <block_size=32, gather_axis=0, quantize_axis=1>
+            (rows, ids, s1, z)
+          y = MatMul(e, w)
+        }""",
+        rows=integers(30, 96, low=-8, high=8, dtype="i1").astype(ml_dtypes.int4),
+        s1=scales(30, 3) * np.float32(8), w=(96, 9),
+        z=integers(30, 3, low=-8, high=8, dtype="i1").astype(ml_dtypes.int4),
+    ),
+    {"ids": integers(2, 4, low=-30, high=30, dtype="i8")},
+)  # fmt: skip
+"""A table whose elements onnx knows to be of four bits."""
+
 SMALL_INTEGERS = Case(
     build(
         """(float[b,16] x) => (float[b,9] y, float[b,9] u) {
@@ -375,7 +391,7 @@ SMALL_INTEGERS = Case(
 
 QUANTISED_NETWORK = Case(
     build(
-        """(float[b,6,8,8] x) => (float[b,9] y, float[b,18,8,8] v) {
+        """(float[b,6,8,8] x) => (float[b,7] y, float[b,9] f, float[b,18,8,8] v) {
           q = .QuantizeLinear(x, s, z)
           a = .QLinearAdd(q, s, z, other, s, z, s2, z)
           m = .QLinearMul(a, s2, z, column, s, z, s2, z)
@@ -389,12 +405,16 @@ QUANTISED_NETWORK = Case(
           shape = Constant <value_ints=[-1,18]> ()
           flat = Reshape(gap, shape)
           soft = .QLinearSoftmax <axis=-1, opset=13> (flat, s2, z, s4, z0)
-          y = .QGemm(soft, s4, z0, wg, sg, zg, bg)
+          f = .QGemm(soft, s4, z0, wg, sg, zg, bg)
+          r = .QGemm <transB=1> (flat, s2, z, wt, sg, zg, bg, s2, z)
+          rf = .DequantizeLinear(r, s2, z)
+          y = MatMul(rf, wo)
         }""",
         s=np.float32(0.02), z=np.uint8(120), s2=np.float32(0.03), s3=np.float32(1 / 256),
         z0=np.uint8(0), s4=np.float32(1 / 256),
         other=integers(6, 8, 8), column=integers(6, 1, 1),
         cond=integers(18, 1, 1, high=2).astype(bool), shift=integers(1, 1, 1),
+        wt=integers(9, 18, low=-128, high=128, dtype="i1"), wo=(9, 7),
         wg=integers(18, 9, low=-128, high=128, dtype="i1"), sg=scales(9),
         zg=integers(9, low=-9, high=9, dtype="i1"),
         bg=integers(9, low=-999, high=999, dtype="i4"),
@@ -547,6 +567,7 @@ CASES = {
     "table": table(zeros=False),
     "table_with_zeros": table(zeros=True, hidden=128),
     "table_of_bytes": table(zeros=True, bits=8),
+    "four_bits": FOUR_BITS,
     "small_integers": SMALL_INTEGERS,
     "quantised_network": QUANTISED_NETWORK,
     "quantised_attention": QUANTISED_ATTENTION,
@@ -555,6 +576,8 @@ CASES = {
     "byte_experts": integer_experts(8, 0, zeros=False, fusion=1),
     "column_row": column_row(16, 4),
     "bytes": column_row(32, 8),
+    "shared_bytes": column_row(16, 4, count=7),
+    "seven_blocks": column_row(16, 4, zeros=False, count=7),
     "without_zeros": column_row(16, 4, zeros=False),
     "biased_groups": BIASED_GROUPS,
     "continued": decoder(6, 2, packed=True, length=3),

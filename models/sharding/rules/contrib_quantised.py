@@ -45,7 +45,7 @@ def blocked(site: Site, count: int, block: int, bits: int, has_zeros: bool) -> B
         raise Conflict(f"elements of {bits} bits lie across bytes")
     each = 8 // bits if has_zeros else 1
     inner, stored, shared = axis_of(block), axis_of(block * bits // 8), axis_of(each)
-    site.whole(inner, stored, shared)
+    site.whole(shared)
     if count % each:
         blocks, zeros = axis_of(count), None
         site.whole(blocks)
