@@ -60,6 +60,13 @@ class Operands:
     def attribute(self, name: str, default: Any = None) -> Any:
         return attribute(self.node, name, default)
 
+    def number(self, name: str) -> int:
+        """Return an attribute that the operator cannot do without. Raises LookupError."""
+        value = self.attribute(name)
+        if not isinstance(value, int):
+            raise LookupError(f"attribute {name} is absent")
+        return value
+
 
 Made = Sequence[Known]
 Infer = Callable[[Operands], Made]
@@ -166,7 +173,7 @@ def quantised_gemm(given: Operands) -> Made:
 
 def matmul_nbits(given: Operands) -> Made:
     a = given[0]
-    return [Known(a.data_type, (*a.shape[:-1], given.attribute("N")))]
+    return [Known(a.data_type, (*a.shape[:-1], given.number("N")))]
 
 
 def gather_block_quantized(given: Operands) -> Made:
@@ -183,7 +190,7 @@ def attention(given: Operands) -> Made:
     """Self-attention that makes queries, keys and values itself: Attention and QAttention."""
     is_quantised = given.node.op_type == "QAttention"
     x, weights, past = given[0], given[1], 8 if is_quantised else 4
-    heads = given.attribute("num_heads")
+    heads = given.number("num_heads")
     value = (given.attribute("qkv_hidden_sizes") or [weights.shape[1] // 3])[-1]
     kind = given[3].data_type if is_quantised else x.data_type
     batch, length, _ = x.shape
@@ -193,7 +200,7 @@ def attention(given: Operands) -> Made:
 
 
 def multi_head_attention(given: Operands) -> Made:
-    query, heads = given[0], given.attribute("num_heads")
+    query, heads = given[0], given.number("num_heads")
     key = query if len(query.shape) == 5 else given[1]
     value = given[2] if given.has(2) else key
     batch, length = query.shape[:2]
@@ -214,7 +221,7 @@ def _head_width(tensor: Known, heads: int) -> int:
 
 def grouped_query_attention(given: Operands) -> Made:
     query = given[0]
-    heads, groups = given.attribute("num_heads"), given.attribute("kv_num_heads")
+    heads, groups = given.number("num_heads"), given.number("kv_num_heads")
     batch, length, width = query.shape
     if not given.has(1):  # queries, keys and values beside each other
         width = width * heads // (heads + 2 * groups)

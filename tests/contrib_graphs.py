@@ -171,6 +171,18 @@ MULTI_HEAD = Case(
     },
 )  # fmt: skip
 
+LENGTHS = Case(
+    build(
+        """(float[b,s,20] x, int32[b] lengths) => (float[b,s,9] y) {
+          h = .Attention <num_heads=5> (x, w, bias, lengths)
+          v = .MultiHeadAttention <num_heads=5> (h, h, h, , lengths)
+          y = MatMul(v, wo)
+        }""",
+        w=(20, 120), bias=(120,), wo=(40, 9),
+    ),
+    {"x": normal(2, 6, 20), "lengths": np.array([6, 4], np.int32)},
+)  # fmt: skip
+
 MULTI_HEAD_PAST = Case(
     build(
         """(float[b,s,20] x, float[b,5,p,8] pk, float[b,5,p,8] pv) =>
@@ -556,6 +568,7 @@ CASES = {
     "narrow_values": NARROW_VALUES,
     "past_attention": PAST_ATTENTION,
     "multi_head": MULTI_HEAD,
+    "lengths": LENGTHS,
     "multi_head_past": MULTI_HEAD_PAST,
     "cross_attention": CROSS_ATTENTION,
     "rotated": ROTATED,

@@ -20,7 +20,7 @@ from rankwise.models.mesh import Mesh
 from rankwise.models.shapes import infer
 from rankwise.models.sharding import plan, preview
 from rankwise.models.sharding.analysis import Analysis, analyse
-from rankwise.models.sharding.axes import Axis
+from rankwise.models.sharding.axes import Axis, atoms
 from rankwise.models.sharding.layout import Layout
 from rankwise.models.sharding.search import Choice, choose, shardable
 from rankwise.models.sharding.write import Sharding, write_part
@@ -185,3 +185,78 @@ def test_heads_of_all_groups_are_cut_where_groups_are_too_few() -> None:
 def test_the_widths_of_narrow_values_follow_the_heads() -> None:
     own = local_attributes(CASES["narrow_values"], 3, "Attention", 5)
     assert [a["qkv_hidden_sizes"] for a in own] == [[16, 16, 8], [16, 16, 8], [8, 8, 4]]
+
+
+def kept(model: onnx.ModelProto, size: int, weight: str, dim: int) -> list[int]:
+    """Indices of a weight that the last of 2 ranks has, with the atom of that size cut.
+
+    For what onnxruntime computes on other processors only.
+    """
+    analysis = analyse(load(model))
+    assert not any(site.obstacle for site in analysis.sites)
+    axis = analysis.tensors[weight].axes[dim]
+    cut = {atom for atom, _, _ in shardable(analysis, 2)} & set(atoms(axis))
+    found = Layout({atom for atom in cut if atom.size.first == size}, 2).indices(axis, 1)
+    assert found is not None
+    return found.tolist()
+
+
+def test_gate_and_value_in_halves_are_cut_in_each_half() -> None:
+    model = contrib_graphs.expert_mixture(2, "swiglu").model
+    assert kept(model, 7, "w1", 1) == [4, 5, 6, 11, 12, 13]
+    assert kept(model, 7, "w2", 2) == [4, 5, 6]
+
+
+def test_gate_and_value_in_two_matrices_are_cut_alike() -> None:
+    model = contrib_graphs.expert_mixture(0, "silu").model
+    model.graph.node[-1].input[6:] = ["w3"]
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(contrib_graphs.matrix(5, 7, 12), "w3")
+    )
+    assert kept(model, 7, "w1", 1) == kept(model, 7, "w3", 1) == [4, 5, 6]
+
+
+def test_heads_that_hold_query_key_and_value_each_are_cut_by_head() -> None:
+    model = contrib_graphs.build(
+        """(float[b,s,20] x) => (float[b,s,9] y) {
+          p = MatMul(x, w)
+          shape = Constant <value_ints=[0,0,5,3,8]> ()
+          qkv = Reshape(p, shape)
+          h = .MultiHeadAttention <num_heads=5> (qkv)
+          y = MatMul(h, wo)
+        }""",
+        w=(20, 120),
+        wo=(40, 9),
+    )
+    assert kept(model, 5, "w", 1) == list(range(72, 120))
+    assert kept(model, 5, "wo", 0) == list(range(24, 40))
+
+
+def half(case: Case) -> Case:
+    """The same graph in half precision."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    float32, float16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+    for tensor in model.graph.initializer:
+        if tensor.data_type == float32:
+            array = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        if value.type.tensor_type.elem_type == float32:
+            value.type.tensor_type.elem_type = float16
+    feeds = {k: v.astype(np.float16) if v.dtype == "f4" else v for k, v in case.feeds.items()}
+    return Case(model, feeds)
+
+
+@pytest.mark.parametrize("name", ("packed_groups", "column_row", "table_with_zeros", "experts"))
+def test_half_precision_is_near_the_whole_graph(name: str, tmp_path: Path) -> None:
+    case = half(CASES[name])
+    expected, analysis = alone(case.model.SerializeToString(), case), analyse(load(case.model))
+    for k, (atom, _, _) in enumerate(shardable(analysis, 2)):
+        choice = Choice((), Layout(frozenset([atom]), 2), 0.0, ())
+        sharding = Sharding(analysis, Mesh(tp=2), choice)
+        for outputs in side_by_side(sharding, case, tmp_path / str(k)):
+            for got, want in zip(outputs, expected, strict=True):
+                assert (got.shape, got.dtype) == (want.shape, np.float16)
+                largest = np.abs(want.astype(np.float32)).max()
+                np.testing.assert_allclose(got, want, rtol=1e-2, atol=1e-2 * largest)

@@ -12,6 +12,7 @@ from . import contrib_attention as h
 from . import contrib_experts as e
 from . import contrib_quantised as q
 from .einsum import apply, einsum
+from .forms import optional
 from .rule import Rule, each, whole
 
 
@@ -52,7 +53,7 @@ def embedding(site: Site) -> None:
     """
     ids, y = site.tensor(0), site.output()
     site.whole(ids.axes[1], y.axes[-1])
-    for tensor in filter(None, (*site.outputs, *(h.optional(site, k) for k in (1, 7, 8)))):
+    for tensor in filter(None, (*site.outputs, *(optional(site, k) for k in (1, 7, 8)))):
         for mine, other in zip(ids.axes, tensor.axes, strict=False):
             site.tie(mine, other)
 

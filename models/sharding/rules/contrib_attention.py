@@ -9,53 +9,10 @@ has some heads of every group, and all keys and values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ..axes import Axis, Conflict, Size, concatenation, product
+from ..axes import Axis, Conflict, concatenation
 from ..rewrite import Call, Local, full
 from ..site import Site, Tensor
-
-WHOLE = None
-"""In the place of an axis: the node needs that dim whole."""
-
-Lay = Sequence[Axis | None]
-
-
-def axis_of(size: int) -> Axis:
-    """Return a new axis of a size that is given by an attribute."""
-    return Axis(Size(size, size))
-
-
-def rows(*factors: Axis) -> Axis:
-    """Return the product of axes, which may be one of size 1."""
-    return product(factors) or axis_of(1)
-
-
-def lay(site: Site, tensor: Tensor | None, *forms: Lay) -> None:
-    """Tie the dims of a tensor to the axes of the form that has as many dims; None is WHOLE.
-
-    An absent tensor is skipped. Raises Conflict where no form has its number of dims.
-    """
-    if tensor is None:
-        return
-    form = next((form for form in forms if len(form) == tensor.rank), None)
-    if form is None:
-        raise Conflict(f"{tensor.name} has {tensor.rank} dims")
-    for dim, axis in zip(tensor.axes, form, strict=True):
-        if axis is WHOLE:
-            site.whole(dim)
-        else:
-            site.tie(dim, axis)
-
-
-def optional(site: Site, position: int) -> Tensor | None:
-    """Return an input, None where it is absent."""
-    return site.inputs[position] if site.has(position) else None
-
-
-def made(site: Site, position: int) -> Tensor | None:
-    """Return an output, None where it is absent."""
-    return site.outputs[position] if position < len(site.outputs) else None
+from .forms import WHOLE, axis_of, lay, merged, optional, result, width_of
 
 
 def grouped_query_attention(site: Site) -> None:
@@ -68,25 +25,25 @@ def grouped_query_attention(site: Site) -> None:
         raise Conflict("its caches are quantised")
     b, s = query.axes[0], query.axes[1]
     g, r, h = axis_of(groups), axis_of(heads // groups), axis_of(_width(y, heads))
-    n, keys = rows(g, r), rows(g, h)
-    packed = rows(g, r, h) if site.has(1) else concatenation((rows(g, r, h), keys, keys))
+    n, keys = merged(g, r), merged(g, h)
+    packed = merged(g, r, h) if site.has(1) else concatenation((merged(g, r, h), keys, keys))
     site.whole(s, h)
     lay(site, query, (b, s, packed))
     for position in (1, 2):
         lay(site, optional(site, position), (b, WHOLE, keys))
-    for cache in (optional(site, 3), optional(site, 4), made(site, 1), made(site, 2)):
+    for cache in (optional(site, 3), optional(site, 4), result(site, 1), result(site, 2)):
         lay(site, cache, (b, g, WHOLE, WHOLE))
     lay(site, optional(site, 5), (b,), (b, WHOLE))
     lay(site, optional(site, 9), (b, WHOLE))
     lay(site, optional(site, 10), (b, n, WHOLE, WHOLE))
     lay(site, optional(site, 11), (n,))
-    lay(site, y, (b, s, rows(g, r, h)))
-    lay(site, made(site, 3), (b, n, WHOLE, WHOLE))
+    lay(site, y, (b, s, merged(g, r, h)))
+    lay(site, result(site, 3), (b, n, WHOLE, WHOLE))
 
 
 def _width(y: Tensor, heads: int) -> int:
     """Return the width of a head, from that of all heads."""
-    return full(y.shape[2]) // heads
+    return width_of(y) // heads
 
 
 def local_groups(local: Local) -> Call:
@@ -114,7 +71,7 @@ def multi_head_attention(site: Site) -> None:
     b, n, v = query.axes[0], axis_of(heads), axis_of(_width(y, heads))
     h = axis_of(_key_width(site, heads))
     site.whole(h, v)
-    row, values = rows(n, h), rows(n, v)
+    row, values = merged(n, h), merged(n, v)
     lay(site, query, (b, WHOLE, row), (b, WHOLE, n, WHOLE, WHOLE))
     kept = (b, n, WHOLE, WHOLE)
     lay(site, optional(site, 1), (b, WHOLE, row), kept, (b, WHOLE, n, WHOLE, WHOLE))
@@ -128,12 +85,12 @@ def multi_head_attention(site: Site) -> None:
     site.tie(y.axes[1], query.axes[1])
     lay(site, y, (b, WHOLE, values))
     for position in (1, 2, 3):
-        lay(site, made(site, position), kept)
+        lay(site, result(site, position), kept)
 
 
 def _key_width(site: Site, heads: int) -> int:
     query = site.tensor(0)
-    width = full(query.shape[-1])
+    width = width_of(query)
     return width if query.rank == 5 else width // heads
 
 
@@ -154,9 +111,9 @@ def attention(site: Site) -> None:
     if site.attribute("do_rotary", 0):
         raise Conflict("it rotates queries and keys itself")
     b, n, v = x.axes[0], axis_of(heads), axis_of(_width(y, heads))
-    h = axis_of((full(weights.shape[1]) - full(y.shape[2])) // 2 // heads)
+    h = axis_of((width_of(weights) - width_of(y)) // 2 // heads)
     site.whole(h, v)
-    row, values = rows(n, h), rows(n, v)
+    row, values = merged(n, h), merged(n, v)
     columns = concatenation((row, row, values))
     lay(site, x, (b, WHOLE, WHOLE))
     lay(site, weights, (WHOLE, columns))
@@ -165,7 +122,7 @@ def attention(site: Site) -> None:
     _mask(site, mask, b)
     if not is_quantised:
         lay(site, optional(site, 5), (b, n, WHOLE, WHOLE))
-    for cache in (optional(site, past), made(site, 1)):
+    for cache in (optional(site, past), result(site, 1)):
         lay(site, cache, (WHOLE, b, n, WHOLE, WHOLE))
     site.tie(y.axes[1], x.axes[1])
     lay(site, y, (b, WHOLE, values))
@@ -188,15 +145,15 @@ def local_heads(local: Local) -> Call:
 def rotary_embedding(site: Site) -> None:
     """Cut by head: [b, s, n*h] or [b, n, s, h]."""
     x, y, ids = site.tensor(0), site.output(), site.tensor(1)
-    b, width = x.axes[0], 2 * full(site.tensor(2).shape[1])
+    b, width = x.axes[0], 2 * width_of(site.tensor(2))
     site.tie_all(x.axes, y.axes)
     if x.rank == 3:
-        total = full(x.shape[2])
+        total = width_of(x)
         if site.attribute("rotary_embedding_dim", 0):
             width = total // site.attribute("num_heads", 0)
         h = axis_of(width)
         site.whole(h)
-        lay(site, x, (b, WHOLE, rows(axis_of(total // width), h)))
+        lay(site, x, (b, WHOLE, merged(axis_of(total // width), h)))
     else:
         lay(site, x, (b, x.axes[1], WHOLE, WHOLE))
     lay(site, ids, (WHOLE,), (b, WHOLE))

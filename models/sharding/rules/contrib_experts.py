@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..axes import Axis, Conflict, concatenation, product
-from ..rewrite import Call, Local, full
+from ..rewrite import Call, Local
 from ..site import Site
-from .contrib_attention import WHOLE, axis_of, lay, optional, rows
-from .contrib_quantised import Blocks, blocked, tie_or_whole, without_bias
+from .contrib_quantised import Blocks, blocked, without_bias
+from .forms import WHOLE, axis_of, lay, merged, optional, tie_or_whole, width_of
 
 ABSENT = 99
 """A position that no node has an input at."""
@@ -51,7 +51,7 @@ def experts(site: Site) -> None:
 
 
 def _inner_width(site: Site, places: Places, is_quantised: bool) -> Blocks:
-    stored = full(site.tensor(places.weight).shape[2])
+    stored = width_of(site.tensor(places.weight))
     if not is_quantised:
         w = axis_of(stored)
         return Blocks(w, w, w, None)
@@ -84,7 +84,7 @@ def _fused(site: Site, w: Axis) -> Axis:
         return concatenation((w, w))
     two = axis_of(2)
     site.whole(two)
-    return rows(w, two)
+    return merged(w, two)
 
 
 def _enter(site: Site, places: Places, made: Axis) -> None:

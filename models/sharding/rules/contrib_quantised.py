@@ -16,8 +16,8 @@ from ..axes import Axis, Conflict
 from ..rewrite import Call, Local, full
 from ..site import Site
 from .arithmetic import matmul
-from .contrib_attention import WHOLE, axis_of, lay, optional, rows
 from .einsum import apply
+from .forms import WHOLE, axis_of, lay, merged, optional, tie_or_whole, width_of
 from .structure import SELECTABLE, join, local_rows, zero_rows
 
 SCALE = "...!"
@@ -51,16 +51,8 @@ def blocked(site: Site, count: int, block: int, bits: int, has_zeros: bool) -> B
         site.whole(blocks)
     else:
         zeros = axis_of(count // each)
-        blocks = rows(zeros, shared)
-    return Blocks(blocks, rows(blocks, inner), rows(blocks, stored), zeros)
-
-
-def tie_or_whole(site: Site, a: Axis | None, b: Axis | None) -> None:
-    """Tie two dims; where their structures do not fit, the node needs both whole."""
-    try:
-        site.tie(a, b)
-    except Conflict:
-        site.whole(a, b)
+        blocks = merged(zeros, shared)
+    return Blocks(blocks, merged(blocks, inner), merged(blocks, stored), zeros)
 
 
 def matmul_nbits(site: Site) -> None:
@@ -91,7 +83,7 @@ def _by_row(site: Site, position: int, n: Axis | None, inner: Axis | None) -> No
         columns = axis_of(1) if n is None else n
         each = tensor.shape[0].over(columns.size)
         assert each is not None
-        lay(site, tensor, (rows(columns, inner or Axis(each)),))
+        lay(site, tensor, (merged(columns, inner or Axis(each)),))
     else:
         lay(site, tensor, (n, inner))
 
@@ -126,9 +118,9 @@ def gather_block_quantized(site: Site) -> None:
     if site.attribute("quantize_axis", 1) % table.rank != last or axis == last:
         raise Conflict("its blocks do not lie along the last dim, or that is the one of its rows")
     bits = site.attribute("bits", 4) if table.data_type == TensorProto.UINT8 else 8
-    count, block = full(scales.shape[-1]), site.attribute("block_size", 128)
+    count, block = width_of(scales), site.attribute("block_size", 128)
     k = blocked(site, count, block, bits, site.has(3))
-    if full(y.shape[-1]) != count * block:
+    if width_of(y) != count * block:
         site.whole(k.blocks)
         lay(site, table, (*table.axes[:-1], WHOLE))
     else:
