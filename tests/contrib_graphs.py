@@ -62,7 +62,7 @@ SMOOTH = Case(
           h = .FusedMatMul <alpha=0.5, transB=1> (x, w1)
           h1 = .BiasGelu(h, b1)
           h2 = .QuickGelu <alpha=1.3> (h1)
-          h3 = MatMul(h2, w2)
+          h3 = .TransposeMatMul <transA=0> (h2, w2)
           h4 = .FastGelu(h3, b2)
           h5 = .Gelu(h4)
           h6 = .FusedGemm <activation="Relu"> (h5, w3, b3)
@@ -434,6 +434,18 @@ QUANTISED_NETWORK = Case(
     {"x": normal(1, 6, 8, 8)},
 )  # fmt: skip
 
+SIXTEEN_BITS = Case(
+    build(
+        """(int16[b,12] x) => (float[b,9] y) {
+          i = .MatMulInteger16(x, w1)
+          f = Cast <to=1> (i)
+          y = MatMul(f, w2)
+        }""",
+        w1=integers(12, 21, low=-20, high=20, dtype="i2"), w2=(21, 9),
+    ),
+    {"x": integers(4, 12, low=-2, high=3, dtype="i2")},
+)  # fmt: skip
+
 QUANTISED_ATTENTION = Case(
     build(
         """(float[b,s,20] x, int32[b,s] mask) => (float[b,s,9] y) {
@@ -581,6 +593,7 @@ CASES = {
     "table_with_zeros": table(zeros=True, hidden=128),
     "table_of_bytes": table(zeros=True, bits=8),
     "four_bits": FOUR_BITS,
+    "sixteen_bits": SIXTEEN_BITS,
     "small_integers": SMALL_INTEGERS,
     "quantised_network": QUANTISED_NETWORK,
     "quantised_attention": QUANTISED_ATTENTION,

@@ -18,10 +18,11 @@ from rankwise.collectives import Communicator, local
 from rankwise.models.graph import load
 from rankwise.models.mesh import Mesh
 from rankwise.models.shapes import infer
-from rankwise.models.sharding import plan, preview
+from rankwise.models.sharding import describe, plan, preview
 from rankwise.models.sharding.analysis import Analysis, analyse
 from rankwise.models.sharding.axes import Axis, atoms
 from rankwise.models.sharding.layout import Layout
+from rankwise.models.sharding.rules.contrib import CONTRIB, REASONS
 from rankwise.models.sharding.search import Choice, choose, shardable
 from rankwise.models.sharding.write import Sharding, write_part
 
@@ -62,6 +63,35 @@ def assert_same(ranks: list[list[Any]], expected: list[Any]) -> None:
         for got, want in zip(outputs, expected, strict=True):
             assert (got.shape, got.dtype) == (want.shape, want.dtype)
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * (1 + np.abs(want).max()))
+
+
+ELSEWHERE = {"LayerNormalization"}
+"""Operators that the onnxruntime of the tests has no kernel for."""
+
+
+def test_every_rule_is_in_some_graph_here() -> None:
+    found = {node.op_type for case in CASES.values() for node in case.model.graph.node}
+    reasons = " ".join(REASONS.values()).split()
+    assert CONTRIB.keys() - reasons - ELSEWHERE <= found
+    assert len(reasons) == len(set(reasons))
+
+
+def test_an_operator_without_a_rule_says_why_and_what_follows_is_cut() -> None:
+    model = contrib_graphs.build(
+        """(float[b,s,20] x) => (float[b,s,9] y) {
+          h = MatMul(x, w1)
+          a = .SparseAttention <num_heads=4, kv_num_heads=4, sparse_block_size=16> (h)
+          y = MatMul(a, w2)
+        }""",
+        w1=(20, 40),
+        w2=(40, 9),
+    )
+    model.graph.value_info.append(
+        onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, ["b", "s", 40])
+    )
+    text = describe(model.SerializeToString())
+    assert "1 SparseAttention: its heads share a pattern of blocks" in text
+    assert plan(load(model), Mesh(tp=2)).choice.chosen
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -60,17 +60,30 @@ def embedding(site: Site) -> None:
 
 S = q.SCALE
 BINARY = f"...,{S},{S},...,{S},{S},{S},{S}->..."
-SEARCHES = "BeamSearch GreedySearch Sampling WhisperBeamSearch"
-RECURRENT = (
-    "AttnLSTM CausalConvWithState DynamicQuantizeLSTM GatedDeltaNet LinearAttention "
-    "VarlenCausalConvWithState"
-)
-UNPADDED = "PackedAttention PackedMultiHeadAttention PagedAttention RemovePadding RestorePadding"
-SPARSE = "DynamicSparseAttention LongformerAttention SparseAttention SparsePagedAttention"
-LAST_CHANNEL = "NhwcConv NhwcFusedConv NhwcMaxPool QLinearConv"
-OTHER_BITS = (
-    "MatMulBlockQuantizedFp4Weight MatMulBlockQuantizedFp8Weight MatMulBnb4 MatMulFpQ4 GemmFloat8"
-)
+
+REASONS = {
+    "it searches with a decoder of its own": "BeamSearch GreedySearch Sampling WhisperBeamSearch",
+    "every step needs all of the step before": (
+        "AttnLSTM CausalConvWithState DynamicQuantizeLSTM GatedDeltaNet LinearAttention "
+        "VarlenCausalConvWithState"
+    ),
+    "its sequences lie one after another, without their padding": (
+        "PackedAttention PackedMultiHeadAttention PagedAttention RemovePadding RestorePadding"
+    ),
+    "its heads share a pattern of blocks": (
+        "DynamicSparseAttention LongformerAttention SparseAttention SparsePagedAttention"
+    ),
+    "its cache is shared by the steps of a search": (
+        "DecoderMaskedMultiHeadAttention DecoderMaskedSelfAttention"
+    ),
+    "its channels come last": "NhwcConv NhwcFusedConv NhwcMaxPool QLinearConv",
+    "its weight is packed in a form of its own": (
+        "GemmFloat8 MatMulBlockQuantizedFp4Weight MatMulBlockQuantizedFp8Weight MatMulBnb4 "
+        "MatMulFpQ4"
+    ),
+    "it normalises, multiplies and activates in one node": "MatMulNBitsMlp MatMulNBitsQkv",
+}
+"""Why operators are computed whole."""
 
 CONTRIB: dict[str, Rule] = {
     **each("Gelu QuickGelu", Rule(einsum("...->..."))),
@@ -105,11 +118,6 @@ CONTRIB: dict[str, Rule] = {
     "QLinearConcat": Rule(q.concat),
     **each("QLinearGlobalAveragePool QLinearAveragePool", Rule(q.pool)),
     # whole
-    **each(SEARCHES, whole("it searches with a decoder of its own")),
-    **each(RECURRENT, whole("every step needs all of the step before")),
-    **each(UNPADDED, whole("its tokens lie beside each other without their padding")),
-    **each(SPARSE, whole("its heads share a pattern of blocks")),
-    **each(LAST_CHANNEL, whole("its channels come last")),
-    **each(OTHER_BITS, whole("its weight is packed in a form of its own")),
+    **{name: whole(reason) for reason, names in REASONS.items() for name in names.split()},
 }
 """Rules of com.microsoft by operator."""
