@@ -140,13 +140,6 @@ def skip_normalization(given: Operands) -> Made:
     return [x, statistics, statistics, x]
 
 
-def embedding(given: Operands) -> Made:
-    """The normalised sum of embeddings, the number of tokens in each row, and the sum."""
-    ids, table = given[0], given[2]
-    rows = Known(table.data_type, (*ids.shape, table.shape[1]))
-    return [rows, Known(TensorProto.INT32, ids.shape[:1]), rows]
-
-
 def fused_matmul(given: Operands) -> Made:
     a, b = given[0], given[1]
     if given.attribute("transBatchA") or given.attribute("transBatchB"):
@@ -278,7 +271,6 @@ TABLE: dict[str, Infer] = {
     "GatherBlockQuantized": gather_block_quantized,
     **_each("LayerNormalization SimplifiedLayerNormalization", layer_normalization),
     **_each("SkipLayerNormalization SkipSimplifiedLayerNormalization", skip_normalization),
-    "EmbedLayerNormalization": embedding,
     **_each("Attention QAttention", attention),
     "MultiHeadAttention": multi_head_attention,
     "GroupQueryAttention": grouped_query_attention,

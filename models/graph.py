@@ -23,6 +23,7 @@ from onnx import (
     version_converter,
 )
 
+from .decomposition import decomposed
 from .errors import ModelError
 from .nodes import references
 from .ordering import stable_order
@@ -94,6 +95,7 @@ def load(source: str | Path | bytes | ModelProto) -> Graph:
     graph = model.graph
     weights = initializers(graph, folder)
     nodes = list(_without_constants(graph.node, weights))
+    nodes = list(decomposed(nodes, opsets(model).get("", 1), weights))
     nodes = _clone_small_weights([nodes[k] for k in stable_order(nodes)], weights)
     used = {name for node in nodes for name in references(node)}
     used |= {value.name for value in graph.output}

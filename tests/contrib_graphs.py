@@ -119,6 +119,34 @@ EMBEDDING = Case(
     },
 )  # fmt: skip
 
+BARE_EMBEDDING = Case(
+    build(
+        """(int32[b,s] ids) => (float[b,s,7] y, int32[b] count) {
+          h, count = .EmbedLayerNormalization (ids, , words, places, , gamma, beta)
+          y = MatMul(h, w)
+        }""",
+        opset=12,
+        words=(30, 16), places=(12, 16), gamma=(16,), beta=(16,), w=(16, 7),
+    ),
+    {"ids": integers(2, 5, high=30, dtype="i4")},
+)  # fmt: skip
+"""Neither types nor a mask, in an older opset."""
+
+PLACED_EMBEDDING = Case(
+    build(
+        """(int32[b,s] ids, int32[b,s] places) => (float[b,s,7] y) {
+          h, unread = .EmbedLayerNormalization
+            (ids, , words, table, , gamma, beta, , places)
+          y = MatMul(h, w)
+        }""",
+        words=(30, 16), table=(12, 16), gamma=(16,), beta=(16,), w=(16, 7),
+    ),
+    {
+        "ids": integers(2, 5, high=30, dtype="i4"),
+        "places": integers(2, 5, high=12, dtype="i4"),
+    },
+)  # fmt: skip
+
 SELF_ATTENTION = Case(
     build(
         """(float[b,s,20] x, int32[b,s] mask) => (float[b,s,9] y, float[2,b,5,s,8] kv) {
@@ -576,6 +604,8 @@ CASES = {
     "fused_convolution": FUSED_CONVOLUTION,
     "norms": NORMS,
     "embedding": EMBEDDING,
+    "bare_embedding": BARE_EMBEDDING,
+    "placed_embedding": PLACED_EMBEDDING,
     "self_attention": SELF_ATTENTION,
     "narrow_values": NARROW_VALUES,
     "past_attention": PAST_ATTENTION,

@@ -12,7 +12,6 @@ from . import contrib_attention as h
 from . import contrib_experts as e
 from . import contrib_quantised as q
 from .einsum import apply, einsum
-from .forms import optional
 from .rule import Rule, each, whole
 
 
@@ -44,18 +43,6 @@ def _activate(site: Site) -> None:
     if site.attribute("activation", ""):
         site.whole(*(entry.axis for entry in site.contracted))
         site.contracted.clear()
-
-
-def embedding(site: Site) -> None:
-    """Look embeddings up and normalise their sum: a rank needs all columns of the tables.
-
-    Tokens are numbered and counted, so their dim is needed whole too.
-    """
-    ids, y = site.tensor(0), site.output()
-    site.whole(ids.axes[1], y.axes[-1])
-    for tensor in filter(None, (*site.outputs, *(optional(site, k) for k in (1, 7, 8)))):
-        for mine, other in zip(ids.axes, tensor.axes, strict=False):
-            site.tie(mine, other)
 
 
 S = q.SCALE
@@ -95,7 +82,6 @@ CONTRIB: dict[str, Rule] = {
     # normalisations
     **each("LayerNormalization SimplifiedLayerNormalization", Rule(a.layer_normalization)),
     **each("SkipLayerNormalization SkipSimplifiedLayerNormalization", Rule(a.layer_normalization)),
-    "EmbedLayerNormalization": Rule(embedding),
     # attention
     **each("Attention QAttention", Rule(h.attention, h.local_heads)),
     "MultiHeadAttention": Rule(h.multi_head_attention, h.local_heads),

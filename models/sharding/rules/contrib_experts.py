@@ -82,9 +82,7 @@ def _fused(site: Site, w: Axis) -> Axis:
         return w
     if fusion == 2:
         return concatenation((w, w))
-    two = axis_of(2)
-    site.whole(two)
-    return merged(w, two)
+    return merged(w, axis_of(2))
 
 
 def _enter(site: Site, places: Places, made: Axis) -> None:
