@@ -22,6 +22,7 @@ from onnx.checker import ValidationError
 from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
+from . import contrib
 from .graph import Graph
 from .nodes import RANDOM, subgraphs
 
@@ -115,6 +116,9 @@ def _type(found: Shapes, name: str) -> TypeProto:
 def _infer_node(
     node: NodeProto, graph: Graph, opsets: list[onnx.OperatorSetIdProto], found: Shapes
 ) -> None:
+    if contrib.is_contrib(node):
+        _infer_contrib(node, found)
+        return
     known = [name for name in _captured(node) if name in found.types]
     try:
         schema = defs.get_schema(node.op_type, graph.opsets.get(node.domain, 1), node.domain)
@@ -135,6 +139,23 @@ def _infer_node(
     for name, kind in outputs.items():
         _take(found, name, kind)
     _follow(node, graph, opsets, found)
+
+
+def _infer_contrib(node: NodeProto, found: Shapes) -> None:
+    inputs = [
+        contrib.Known(found.types[name], found.shapes[name], found.values.get(name))
+        if name in found.shapes
+        else None
+        for name in node.input
+    ]
+    try:
+        made = contrib.made(node, inputs)
+    except (LookupError, InferenceError, ValueError) as error:
+        log.debug("no shapes for %s %r: %s", node.op_type, node.name, error)
+        return
+    for name, output in zip(node.output, made, strict=False):
+        if name:
+            found.types[name], found.shapes[name] = output.data_type, output.shape
 
 
 def _captured(node: NodeProto) -> list[str]:

@@ -145,8 +145,9 @@ class _Writer:
         assert rule is not None
         call = rule.localize(local)
         names = ["" if out is None else self._name_of(out, op is not None) for out in site.outputs]
+        domain = site.node.domain if call.domain is None else call.domain
         node = helper.make_node(
-            call.op_type, call.inputs, names, site.name, domain=site.node.domain, **call.attributes
+            call.op_type, call.inputs, names, site.name, domain=domain, **call.attributes
         )
         self.part.nodes.append(node)
         for name, out in zip(names, site.outputs, strict=True):

@@ -22,6 +22,8 @@ class Call(NamedTuple):
     op_type: str
     inputs: Sequence[str]
     attributes: Mapping[str, Any]
+    domain: str | None = None
+    """None: that of the site's node"""
 
 
 class Local(Protocol):

@@ -6,11 +6,7 @@ that `replicated` has for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
-from ..rewrite import Call, Local
-from ..site import Tie
+from ...contrib import DOMAIN, IN_AI_ONNX
 from . import (
     arithmetic,
     attention,
@@ -21,20 +17,11 @@ from . import (
     recurrent,
     structure,
 )
+from .contrib import CONTRIB
 from .einsum import einsum
 from .replicated import REPLICATED
-
-
-def _unchanged(local: Local) -> Call:
-    return local.unchanged()
-
-
-class Rule(NamedTuple):
-    """How an operator ties its dims, and what of it changes on a rank."""
-
-    tie: Tie
-    localize: Callable[[Local], Call] = _unchanged
-
+from .rule import Rule
+from .rule import each as _each
 
 ELEMENTWISE = (
     "Abs Acos Acosh Asin Asinh Atan Atanh BitCast BitwiseNot Cast CastLike Ceil Celu Cos "
@@ -49,10 +36,6 @@ BROADCAST = (
 VARIADIC = "Max Mean Min Sum"
 POOLS = "AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool"
 WHOLE_REDUCTIONS = "ReduceL2 ReduceLogSum ReduceLogSumExp"
-
-
-def _each(names: str, rule: Rule) -> dict[str, Rule]:
-    return dict.fromkeys(names.split(), rule)
 
 
 RULES: dict[str, Rule] = {
@@ -137,6 +120,8 @@ RULES: dict[str, Rule] = {
 
 def find_rule(domain: str, op_type: str) -> Rule | None:
     """Return the rule of an operator, None where there is none."""
+    if domain == DOMAIN or op_type in IN_AI_ONNX:
+        return CONTRIB.get(op_type)
     return RULES.get(op_type) if domain in ("", "ai.onnx") else None
 
 

@@ -38,8 +38,18 @@ def local_gather(local: Local) -> Call:
     call = local.unchanged()
     if not local.is_partial:
         return call
+    axis = local.site.attribute("axis", 0) % local.site.tensor(0).rank
+    ids, foreign = local_rows(local, axis)
+    rows = local.node("Gather", [local.input(0), ids], axis=axis)
+    return zero_rows(local, axis, rows, foreign)
+
+
+def local_rows(local: Local, axis: int) -> tuple[str, str]:
+    """Return what numbers (input 1) are in this rank's part of a table, and which are not in it.
+
+    A number that is in another rank's part becomes 0.
+    """
     table, ids = local.site.tensor(0), local.site.tensor(1)
-    axis = local.site.attribute("axis", 0) % table.rank
     total = full(table.shape[axis])
     low, high = bounds(total, local.rank, local.layout.size)
     kind = np.int32 if ids.data_type == TensorProto.INT32 else np.int64
@@ -53,11 +63,16 @@ def local_gather(local: Local) -> Call:
         "Not", [local.node("Less", [name, local.constant(np.array(high - low, kind))])]
     )
     foreign = local.node("Or", [below, beyond])
-    name = local.node("Where", [foreign, zero, name])
-    rows = local.node("Gather", [local.input(0), name], axis=axis)
+    return local.node("Where", [foreign, zero, name]), foreign
+
+
+def zero_rows(local: Local, axis: int, rows: str, foreign: str) -> Call:
+    """Give zeros for the rows of other ranks."""
+    table, ids = local.site.tensor(0), local.site.tensor(1)
     for dim in range(ids.rank, ids.rank + table.rank - axis - 1):
         foreign = _with_last_dim(local, foreign, dim)
-    return Call("Where", [foreign, local.constant(np.zeros((), local.dtype)), rows], {})
+    zero = local.constant(np.zeros((), local.dtype))
+    return Call("Where", [foreign, zero, rows], {}, domain="")
 
 
 def _with_last_dim(local: Local, name: str, dim: int) -> str:

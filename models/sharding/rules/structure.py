@@ -7,6 +7,7 @@ its target local where it uses it. So one vector may serve sharded and whole ten
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -150,7 +151,11 @@ def made(site: Site) -> None:
 
 
 def concat(site: Site) -> None:
-    parts = [tensor for tensor in site.inputs if tensor is not None]
+    join(site, [tensor for tensor in site.inputs if tensor is not None])
+
+
+def join(site: Site, parts: Sequence[Tensor]) -> None:
+    """Say that the output is these tensors, one after another along `axis`."""
     y = site.output()
     axis = site.attribute("axis") % y.rank
     for part in parts:

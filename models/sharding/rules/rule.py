@@ -1,0 +1,35 @@
+"""What is known of an operator: how it ties its dims, and what of it changes on a rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..axes import Conflict
+from ..rewrite import Call, Local
+from ..site import Site, Tie
+
+
+def _unchanged(local: Local) -> Call:
+    return local.unchanged()
+
+
+class Rule(NamedTuple):
+    """How an operator ties its dims, and what of it changes on a rank."""
+
+    tie: Tie
+    localize: Callable[[Local], Call] = _unchanged
+
+
+def whole(reason: str) -> Rule:
+    """Return the rule of an operator that is computed whole, and why."""
+
+    def tie(site: Site) -> None:
+        raise Conflict(reason)
+
+    return Rule(tie)
+
+
+def each(names: str, rule: Rule) -> dict[str, Rule]:
+    """Give several operators the same rule."""
+    return dict.fromkeys(names.split(), rule)

@@ -1,0 +1,300 @@
+"""Operators of onnxruntime's own: shapes as in a run, and sharded graphs against whole ones."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import contrib_graphs
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from graphs import Case
+
+from rankwise import InferenceSession
+from rankwise.collectives import Communicator, local
+from rankwise.models.graph import load
+from rankwise.models.mesh import Mesh
+from rankwise.models.shapes import infer
+from rankwise.models.sharding import describe, plan, preview
+from rankwise.models.sharding.analysis import Analysis, analyse
+from rankwise.models.sharding.axes import Axis, atoms
+from rankwise.models.sharding.layout import Layout
+from rankwise.models.sharding.rules.contrib import CONTRIB, REASONS
+from rankwise.models.sharding.search import Choice, choose, shardable
+from rankwise.models.sharding.write import Sharding, write_part
+
+SIZES = (2, 3, 4)
+CASES, FIXED = contrib_graphs.CASES, contrib_graphs.FIXED
+
+
+def options() -> onnxruntime.SessionOptions:
+    """One thread, and nodes as they are written."""
+    found = onnxruntime.SessionOptions()
+    found.intra_op_num_threads = 1
+    found.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return found
+
+
+def alone(model: bytes, case: Case) -> list[Any]:
+    return list(onnxruntime.InferenceSession(model, options()).run(None, case.feeds))
+
+
+def side_by_side(sharding: Sharding, case: Case, directory: Path) -> list[list[Any]]:
+    """Return the outputs of every rank."""
+    directory.mkdir(exist_ok=True)
+    paths = [directory / f"rank{part.rank}.onnx" for part in sharding.parts]
+    for part, path in zip(sharding.parts, paths, strict=True):
+        write_part(sharding, part, path, lambda done, total: None)
+    if not sharding.parts[0].collectives:  # a session would shard it once more
+        return [alone(path, case) for path in paths]
+    return local.run(len(paths), partial(answer, paths, case))
+
+
+def answer(paths: list[Path], case: Case, comm: Communicator) -> list[Any]:
+    with InferenceSession(paths[comm.rank], options(), comm=comm) as session:
+        return session.run(None, case.feeds)
+
+
+def assert_same(ranks: list[list[Any]], expected: list[Any]) -> None:
+    for outputs in ranks:
+        for got, want in zip(outputs, expected, strict=True):
+            assert (got.shape, got.dtype) == (want.shape, want.dtype)
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * (1 + np.abs(want).max()))
+
+
+ELSEWHERE = {"LayerNormalization"}
+"""Operators that the onnxruntime of the tests has no kernel for."""
+
+
+def test_every_rule_is_in_some_graph_here() -> None:
+    found = {node.op_type for case in CASES.values() for node in case.model.graph.node}
+    reasons = " ".join(REASONS.values()).split()
+    assert CONTRIB.keys() - reasons - ELSEWHERE <= found
+    assert len(reasons) == len(set(reasons))
+
+
+def test_an_operator_without_a_rule_says_why_and_what_follows_is_cut() -> None:
+    model = contrib_graphs.build(
+        """(float[b,s,20] x) => (float[b,s,9] y) {
+          h = MatMul(x, w1)
+          a = .SparseAttention <num_heads=4, kv_num_heads=4, sparse_block_size=16> (h)
+          y = MatMul(a, w2)
+        }""",
+        w1=(20, 40),
+        w2=(40, 9),
+    )
+    model.graph.value_info.append(
+        onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, ["b", "s", 40])
+    )
+    text = describe(model.SerializeToString())
+    assert "1 SparseAttention: its heads share a pattern of blocks" in text
+    assert plan(load(model), Mesh(tp=2)).choice.chosen
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_tensor_has_the_shape_that_it_has_in_a_run(name: str) -> None:
+    case = CASES[name]
+    graph = load(case.model)
+    sizes = {
+        dim.dim_param: case.feeds[value.name].shape[k]
+        for value in graph.inputs
+        for k, dim in enumerate(value.type.tensor_type.shape.dim)
+        if dim.dim_param
+    }
+    found = infer(graph, sizes)
+    written = {name for node in case.model.graph.node for name in node.output}
+    names = [out for node in graph.nodes for out in node.output if out in written - {""}]
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    for name, made in zip(names, alone(model.SerializeToString(), case), strict=True):
+        assert found.shapes[name] == made.shape, name
+        assert onnx.helper.tensor_dtype_to_np_dtype(found.types[name]) == made.dtype, name
+
+
+ALL_SIZES = [*((name, size) for name in CASES for size in SIZES), *((n, 2) for n in FIXED)]
+LARGER = [pytest.param(name, size, marks=pytest.mark.slow) for name in FIXED for size in (3, 4)]
+
+
+@pytest.mark.parametrize(("name", "size"), [*ALL_SIZES, *LARGER])
+def test_every_axis_that_may_be_cut_gives_the_same_outputs(
+    name: str, size: int, tmp_path: Path
+) -> None:
+    case = (CASES | FIXED)[name]
+    expected, analysis = alone(case.model.SerializeToString(), case), analyse(load(case.model))
+    assert all(np.isfinite(array).all() for array in expected)
+    for k, (atom, _, _) in enumerate(shardable(analysis, size)):
+        choice = Choice((), Layout(frozenset([atom]), size), 0.0, ())
+        sharding = Sharding(analysis, Mesh(tp=size), choice)
+        assert_same(side_by_side(sharding, case, tmp_path / str(k)), expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_operator_is_whole_for_want_of_a_rule(name: str) -> None:
+    analysis = analyse(load(CASES[name].model))
+    assert {site.node.op_type: site.obstacle for site in analysis.sites if site.obstacle} == {}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_chosen_gives_the_same_outputs(name: str, size: int, tmp_path: Path) -> None:
+    case = CASES[name]
+    sharding = plan(load(case.model), Mesh(tp=size))
+    expected = alone(case.model.SerializeToString(), case)
+    assert_same(side_by_side(sharding, case, tmp_path), expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_decoder_of_int4_gives_the_same_logits_and_caches(size: int, tmp_path: Path) -> None:
+    case = contrib_graphs.LANGUAGE_MODEL
+    expected = alone(case.model.SerializeToString(), case)
+    sharding = plan(load(case.model), Mesh(tp=size))
+    assert_same(side_by_side(sharding, case, tmp_path), expected)
+
+
+def pairs(analysis: Analysis) -> frozenset[Axis]:
+    """What is cut over 4 ranks: its heads, inner widths and words lie in column-row pairs."""
+    return frozenset(choose(analysis, 4).layout.sharded)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_column_row_pairs_of_a_decoder_need_two_sums_a_layer(size: int, tmp_path: Path) -> None:
+    case = contrib_graphs.LANGUAGE_MODEL
+    analysis = analyse(load(case.model))
+    choice = Choice((), Layout(pairs(analysis), size), 0.0, ())
+    sharding = Sharding(analysis, Mesh(tp=size), choice)
+    expected = alone(case.model.SerializeToString(), case)
+    assert_same(side_by_side(sharding, case, tmp_path), expected)
+    assert sharding.parts[0].collectives["AllReduce"] == 2 * 2 + 1
+    first, last = (sharding.parts[rank].held for rank in (0, -1))
+    for layer in "01":
+        assert first[f"qkv{layer}_q/local"].shape[0] == 32 * 4 * -(-4 // size)
+        assert first[f"o{layer}_q/local"].shape[1] == 2 * -(-4 // size)
+        assert last[f"up{layer}_z/local"].shape[0] == 64 * (9 // size)
+        assert last[f"down{layer}_z/local"].shape[1] == 9 // size
+
+
+@pytest.mark.parametrize("size", (3, 4))
+def test_a_decoder_is_cut_in_pairs_by_the_search(size: int) -> None:
+    text = preview(plan(load(contrib_graphs.LANGUAGE_MODEL.model), Mesh(tp=size)))
+    for layer in "01":
+        assert (
+            f"qkv{layer}_q, qkv{layer}_s, qkv{layer}_z, o{layer}_q, o{layer}_s, o{layer}_z" in text
+        )
+        assert f"cut in gate{layer}_q" in text
+    assert "5 AllReduce" in text
+
+
+def local_attributes(case: Case, size: int, op_type: str, atom: int) -> list[dict[str, Any]]:
+    """Attributes of the first such node on each rank, with the first atom of that size cut."""
+    analysis = analyse(load(case.model))
+    (found, *_) = (a for a, _, _ in shardable(analysis, size) if a.size.first == atom)
+    choice = Choice((), Layout(frozenset([found]), size), 0.0, ())
+    nodes = [
+        next(node for node in part.nodes if node.op_type == op_type)
+        for part in Sharding(analysis, Mesh(tp=size), choice).parts
+    ]
+    return [{e.name: onnx.helper.get_attribute_value(e) for e in node.attribute} for node in nodes]
+
+
+def test_seven_heads_lie_on_two_ranks_as_four_and_three() -> None:
+    own = local_attributes(CASES["seven_heads"], 2, "GroupQueryAttention", 7)
+    assert [(a["num_heads"], a["kv_num_heads"]) for a in own] == [(4, 4), (3, 3)]
+
+
+def test_heads_of_all_groups_are_cut_where_groups_are_too_few() -> None:
+    own = local_attributes(CASES["one_group"], 4, "GroupQueryAttention", 6)
+    assert [(a["num_heads"], a["kv_num_heads"]) for a in own] == [(2, 1), (2, 1), (1, 1), (1, 1)]
+    own = local_attributes(CASES["packed_groups"], 4, "GroupQueryAttention", 4)
+    assert [(a["num_heads"], a["kv_num_heads"]) for a in own] == [(2, 2)] * 4
+
+
+def test_the_widths_of_narrow_values_follow_the_heads() -> None:
+    own = local_attributes(CASES["narrow_values"], 3, "Attention", 5)
+    assert [a["qkv_hidden_sizes"] for a in own] == [[16, 16, 8], [16, 16, 8], [8, 8, 4]]
+
+
+def test_the_words_of_an_embedding_are_cut_by_row() -> None:
+    analysis = analyse(load(CASES["embedding"].model))
+    cut = {atom for atom, _, _ in shardable(analysis, 3)}
+    for weight in ("words", "places"):
+        assert set(atoms(analysis.tensors[weight].axes[0])) <= cut
+
+
+def kept(model: onnx.ModelProto, size: int, weight: str, dim: int) -> list[int]:
+    """Indices of a weight that the last of 2 ranks has, with the atom of that size cut.
+
+    For what onnxruntime computes on other processors only.
+    """
+    analysis = analyse(load(model))
+    assert not any(site.obstacle for site in analysis.sites)
+    axis = analysis.tensors[weight].axes[dim]
+    cut = {atom for atom, _, _ in shardable(analysis, 2)} & set(atoms(axis))
+    found = Layout({atom for atom in cut if atom.size.first == size}, 2).indices(axis, 1)
+    assert found is not None
+    return found.tolist()
+
+
+def test_gate_and_value_in_halves_are_cut_in_each_half() -> None:
+    model = contrib_graphs.expert_mixture(2, "swiglu").model
+    assert kept(model, 7, "w1", 1) == [4, 5, 6, 11, 12, 13]
+    assert kept(model, 7, "w2", 2) == [4, 5, 6]
+
+
+def test_gate_and_value_in_two_matrices_are_cut_alike() -> None:
+    model = contrib_graphs.expert_mixture(0, "silu").model
+    model.graph.node[-1].input[6:] = ["w3"]
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(contrib_graphs.matrix(5, 7, 12), "w3")
+    )
+    assert kept(model, 7, "w1", 1) == kept(model, 7, "w3", 1) == [4, 5, 6]
+
+
+def test_heads_that_hold_query_key_and_value_each_are_cut_by_head() -> None:
+    model = contrib_graphs.build(
+        """(float[b,s,20] x) => (float[b,s,9] y) {
+          p = MatMul(x, w)
+          shape = Constant <value_ints=[0,0,5,3,8]> ()
+          qkv = Reshape(p, shape)
+          h = .MultiHeadAttention <num_heads=5> (qkv)
+          y = MatMul(h, wo)
+        }""",
+        w=(20, 120),
+        wo=(40, 9),
+    )
+    assert kept(model, 5, "w", 1) == list(range(72, 120))
+    assert kept(model, 5, "wo", 0) == list(range(24, 40))
+
+
+def half(case: Case) -> Case:
+    """The same graph in half precision."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    float32, float16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+    for tensor in model.graph.initializer:
+        if tensor.data_type == float32:
+            array = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        if value.type.tensor_type.elem_type == float32:
+            value.type.tensor_type.elem_type = float16
+    feeds = {k: v.astype(np.float16) if v.dtype == "f4" else v for k, v in case.feeds.items()}
+    return Case(model, feeds)
+
+
+@pytest.mark.parametrize("name", ("packed_groups", "column_row", "table_with_zeros", "experts"))
+def test_half_precision_is_near_the_whole_graph(name: str, tmp_path: Path) -> None:
+    case = half(CASES[name])
+    expected, analysis = alone(case.model.SerializeToString(), case), analyse(load(case.model))
+    for k, (atom, _, _) in enumerate(shardable(analysis, 2)):
+        choice = Choice((), Layout(frozenset([atom]), 2), 0.0, ())
+        sharding = Sharding(analysis, Mesh(tp=2), choice)
+        for outputs in side_by_side(sharding, case, tmp_path / str(k)):
+            for got, want in zip(outputs, expected, strict=True):
+                assert (got.shape, got.dtype) == (want.shape, np.float16)
+                largest = np.abs(want.astype(np.float32)).max()
+                np.testing.assert_allclose(got, want, rtol=1e-2, atol=1e-2 * largest)
