@@ -318,6 +318,45 @@ SIZES_AS_DATA = Case(
 )
 """A vector of sizes that is expanded to the sizes that it names itself."""
 
+BRANCHES = Case(
+    build(
+        """(float[b,16] x) => (float[b,16] y, float[b,16] z, float[b,16] u) {
+          h = MatMul(x, w1)
+          a0 = MatMul(h, w2)
+          a1 = Add(a0, ba)
+          a2 = Mul(scale, a1)
+          g = MatMul(x, w3)
+          c0 = MatMul(g, w4)
+          r = Constant <value_ints=[0,16]> ()
+          c1 = Reshape(c0, r)
+          c2 = Sub(bc, c1)
+          c3 = Add(c2, x)
+          both = Sub(a2, c3)
+          y = Add(both, x)
+          f = MatMul(y, w5)
+          z0 = MatMul(f, w6)
+          z = Mul(z0, z0)
+          d = MatMul(z, w7)
+          u0 = MatMul(d, w8)
+          tied = Add(u0, y)
+          u = Relu(tied)
+        }""",
+        w1=(16, 60),
+        w2=(60, 16),
+        ba=(16,),
+        scale=(16,),
+        w3=(16, 52),
+        w4=(52, 16),
+        bc=(1, 16),
+        w5=(16, 44),
+        w6=(44, 16),
+        w7=(16, 48),
+        w8=(48, 16),
+    ),
+    {"x": normal(5, 16)},
+)
+"""Two partial sums that meet on their way, through biases and scales, and others that do not."""
+
 CASES = {
     "mlp": MLP,
     "cnn": CNN,
@@ -330,4 +369,5 @@ CASES = {
     "prefixed": PREFIXED,
     "pooled": POOLED,
     "sizes_as_data": SIZES_AS_DATA,
+    "branches": BRANCHES,
 }

@@ -151,6 +151,22 @@ def test_the_bias_of_a_partial_sum_is_on_one_rank_only() -> None:
     assert ["b2" in part.held for part in sharding.parts] == [True, False, False]
 
 
+def test_partial_sums_that_meet_are_reduced_once() -> None:
+    sharding = plan(load(graphs.BRANCHES.model), Mesh(tp=2))
+    reduced = [n.output[0] for n in sharding.parts[1].nodes if n.op_type == "AllReduce"]
+    assert reduced == ["both", "z0", "u0"]
+
+
+def test_half_precision_sums_are_reduced_where_they_are_made() -> None:
+    sharding = plan(load(_half(graphs.BRANCHES).model), Mesh(tp=2))
+    assert sharding.parts[0].collectives == {"AllReduce": 4}
+
+
+def test_what_a_run_sends_counts_every_collective_that_is_written() -> None:
+    part = plan(load(graphs.BRANCHES.model), Mesh(tp=4)).parts[0]
+    assert part.sent == 3 * 2 * (4 * 16) * 3 / 4
+
+
 def test_packed_heads_are_cut_by_head_in_each_third() -> None:
     analysis = analyse(load(graphs.PACKED_QKV.model))
     (heads,) = (c for c in candidates(analysis, 3) if c.atom.size.first == 6)

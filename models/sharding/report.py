@@ -61,7 +61,7 @@ def _meshes(analysis: Analysis) -> Iterable[Sequence[object]]:
             continue
         choice = sharding.choice
         heaviest = rank_bytes(analysis, choice.layout, 0)
-        sent = sum(candidate.sent for candidate in choice.chosen)
+        sent = sharding.part(0).sent
         cut = ", ".join(f"{n} x {name}" for name, n in _cuts(choice.chosen).items())
         yield f"tp={size}", round(heaviest), f"{choice.heaviest:.1%}", round(sent), cut
 
@@ -79,7 +79,7 @@ def preview(sharding: Sharding) -> str:
         share = part.weight_bytes / (graph.weight_bytes or 1)
         rows.append((part.rank, part.weight_bytes, f"{share:.1%}"))
     counts = ", ".join(f"{n} {op}" for op, n in sharding.parts[0].collectives.items())
-    sent = sum(candidate.sent for candidate in choice.chosen)
+    sent = sharding.parts[0].sent
     lines = [
         aligned(rows),
         "",

@@ -197,7 +197,6 @@ def _model(sharding: Sharding, part: Part, initializers: list[TensorProto]) -> M
 
 def _manifest(source: Path, sharding: Sharding, representation: str, names: list[str]) -> Manifest:
     graph = sharding.graph
-    sent = sum(candidate.sent for candidate in sharding.choice.chosen)
     return Manifest(
         source={
             "path": str(source.absolute()),
@@ -213,7 +212,7 @@ def _manifest(source: Path, sharding: Sharding, representation: str, names: list
             for name, part in zip(names, sharding.parts, strict=True)
         ),
         collectives=dict(sharding.parts[0].collectives),
-        predicted={"bytes_sent_per_rank": round(sent)},
+        predicted={"bytes_sent_per_rank": round(sharding.parts[0].sent)},
     )
 
 
