@@ -357,6 +357,35 @@ BRANCHES = Case(
 )
 """Two partial sums that meet on their way, through biases and scales, and others that do not."""
 
+CACHED = Case(
+    build(
+        """(float[b,s,24] x, float[b,6,p,4] past_kv)
+          => (float[b,s,24] y, float[b,6,t,4] present_kv) {
+          q0 = MatMul(x, wq)
+          k0 = MatMul(x, wk)
+          r = Constant <value_ints=[0,0,6,4]> ()
+          q4 = Reshape(q0, r)
+          k4 = Reshape(k0, r)
+          q = Transpose <perm=[0,2,1,3]> (q4)
+          k = Transpose <perm=[0,2,1,3]> (k4)
+          present_kv = Concat <axis=2> (past_kv, k)
+          kt = Transpose <perm=[0,1,3,2]> (present_kv)
+          sc = MatMul(q, kt)
+          p = Softmax(sc)
+          c = MatMul(p, present_kv)
+          ct = Transpose <perm=[0,2,1,3]> (c)
+          r2 = Constant <value_ints=[0,0,24]> ()
+          cr = Reshape(ct, r2)
+          y = MatMul(cr, wo)
+        }""",
+        wq=(24, 24),
+        wk=(24, 24),
+        wo=(24, 24),
+    ),
+    {"x": normal(2, 5, 24), "past_kv": normal(2, 6, 3, 4)},
+)
+"""Keys, which are the values too, that are kept from run to run."""
+
 CASES = {
     "mlp": MLP,
     "cnn": CNN,
@@ -370,4 +399,5 @@ CASES = {
     "pooled": POOLED,
     "sizes_as_data": SIZES_AS_DATA,
     "branches": BRANCHES,
+    "cached": CACHED,
 }

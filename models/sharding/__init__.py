@@ -4,6 +4,7 @@ axes        what dims are made of, and how two of them become one
 site        a node as its rule sees it
 rules/      one line per operator
 analysis    the axes of a whole graph
+states      outputs that the next run is fed
 search      which atoms to shard: what they save, what they cost, which exclude each other
 layout      which indices of a dim a rank holds
 relayout    between whole and sharded, by nodes of the graph

@@ -18,6 +18,7 @@ from ..shapes import Shapes, infer, symbols
 from .axes import Axis, Conflict, Size, atoms, find, leaves
 from .rules import find_rule
 from .site import Site, Tensor
+from .states import states
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,11 @@ class Analysis:
                 if tensor is not None:
                     found.setdefault(tensor.name, []).append(site)
         return found
+
+    @cached_property
+    def states(self) -> dict[str, str]:
+        """Inputs that outputs become in the next run, by the name of the output."""
+        return states(self.graph)
 
 
 def analyse(graph: Graph) -> Analysis:

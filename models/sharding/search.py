@@ -187,8 +187,11 @@ def _can_move(
 def _sent(
     analysis: Analysis, sites: Iterable[Site], tensors: Iterable[Tensor], layout: Layout
 ) -> float:
-    """Return the bytes that a rank sends: rings of AllReduce and AllGather."""
-    gathered, twice = _gathered(analysis, sites, layout), 0
+    """Return the bytes that a rank sends: rings of AllReduce and AllGather.
+
+    States are left out: they may stay on their ranks until the next run.
+    """
+    gathered, twice = _gathered(analysis, sites, layout) - analysis.states.keys(), 0
     for site in sites:
         if partial_op(site, layout) and not is_opaque(site, layout):
             twice += sum(usual_bytes(analysis, out) for out in site.outputs if out)
