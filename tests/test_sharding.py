@@ -21,7 +21,8 @@ from rankwise.models.graph import load
 from rankwise.models.manifest import Manifest
 from rankwise.models.mesh import Mesh
 from rankwise.models.sharding import describe, plan, preview, shard, shard_rank
-from rankwise.models.sharding.analysis import analyse
+from rankwise.models.sharding.analysis import analyse, tie
+from rankwise.models.sharding.heads import small_groups
 from rankwise.models.sharding.layout import Layout
 from rankwise.models.sharding.search import Choice, candidates, conflicts, shardable
 from rankwise.models.sharding.write import Sharding, write_part
@@ -174,6 +175,20 @@ def test_packed_heads_are_cut_by_head_in_each_third() -> None:
     kept = layout.indices(analysis.tensors["w"].axes[1], 1)
     thirds = np.arange(72).reshape(3, 6, 4)
     np.testing.assert_array_equal(kept, thirds[:, 2:4].reshape(-1))
+
+
+def test_queries_are_taken_one_by_one_where_their_groups_are_too_few(tmp_path: Path) -> None:
+    case = graphs.GROUPED_QUERIES
+    analysis = analyse(load(case.model))
+    assert small_groups(analysis, 3) == {}
+    found = small_groups(analysis, 4)
+    assert found == {"kk": "its 3 groups of 2 are too few for 4 ranks"}
+    apart = tie(analysis.graph, analysis.measured, found)
+    (heads,) = (c for c in candidates(apart, 4) if c.atom.size.first == 6)
+    assert heads.weights == ("wq", "wo")
+    choice = Choice((heads,), Layout(frozenset([heads.atom]), 4), 0.0, ())
+    sharding = Sharding(apart, Mesh(tp=4), choice)
+    assert_same(written(sharding, tmp_path), case, reference(case))
 
 
 def test_two_axes_of_one_weight_exclude_each_other() -> None:

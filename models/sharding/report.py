@@ -60,7 +60,7 @@ def _meshes(analysis: Analysis) -> Iterable[Sequence[object]]:
             yield f"tp={size}", analysis.graph.weight_bytes, "100.0%", 0, "nothing"
             continue
         choice = sharding.choice
-        heaviest = rank_bytes(analysis, choice.layout, 0)
+        heaviest = rank_bytes(sharding.analysis, choice.layout, 0)
         sent = sharding.part(0).sent
         cut = ", ".join(f"{n} x {name}" for name, n in _cuts(choice.chosen).items())
         yield f"tp={size}", round(heaviest), f"{choice.heaviest:.1%}", round(sent), cut

@@ -72,6 +72,11 @@ class Choice:
     """the heaviest rank's part of the weight bytes"""
     considered: tuple[Candidate, ...]
 
+    @property
+    def cost(self) -> float:
+        """What the communication takes, in bytes sent."""
+        return sum(candidate.cost for candidate in self.chosen)
+
 
 def choose(analysis: Analysis, size: int) -> Choice:
     """Choose the atoms to shard over `size` ranks; none are chosen where none can be."""

@@ -19,8 +19,9 @@ from ..mesh import Mesh
 from ..opset import DOMAIN, VERSION
 from ..weights import Array, WeightFile
 from .analysis import Analysis, analyse
+from .heads import choose_by_head
 from .partition import Held, Part, partition
-from .search import Choice, choose
+from .search import Choice
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and the bytes in all."""
@@ -56,7 +57,7 @@ def plan_analysed(analysis: Analysis, mesh: Mesh) -> Sharding:
     """Choose what to shard of a graph whose axes are known. Raises NothingToShard, MeshError."""
     if mesh.size != mesh.tp:
         raise MeshError(f"expected a mesh of tp alone, such as tp={mesh.size}, got {mesh}")
-    choice = choose(analysis, mesh.size)
+    analysis, choice = choose_by_head(analysis, mesh.size)
     if mesh.size > 1 and not choice.chosen:
         raise NothingToShard(_why_nothing(analysis, mesh))
     return Sharding(analysis, mesh, choice)
