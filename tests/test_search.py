@@ -13,7 +13,7 @@ from onnx import helper
 from rankwise.models.graph import load
 from rankwise.models.sharding.analysis import analyse
 from rankwise.models.sharding.search import candidates, choose, independent_set
-from rankwise.models.sharding.states import states
+from rankwise.models.states import pairs
 
 graphs_of_conflicts = st.integers(1, 9).flatmap(
     lambda count: st.tuples(
@@ -73,7 +73,7 @@ def test_a_state_is_found_by_its_name(output: str, fed: str) -> None:
     model.graph.input[1].name = fed
     model.graph.output[1].name = output
     model.graph.node.append(helper.make_node("Add", ["x", fed], [output]))
-    assert states(load(model)) == {output: fed}
+    assert pairs(load(model)) == {output: fed}
 
 
 def test_an_axis_with_fewer_parts_than_ranks_is_no_candidate() -> None:

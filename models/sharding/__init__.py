@@ -4,7 +4,6 @@ axes        what dims are made of, and how two of them become one
 site        a node as its rule sees it
 rules/      one line per operator
 analysis    the axes of a whole graph
-states      outputs that the next run is fed
 search      which atoms to shard: what they save, what they cost, which exclude each other
 heads       groups of queries, where they are fewer than the ranks
 layout      which indices of a dim a rank holds

@@ -17,10 +17,10 @@ from typing import NamedTuple
 from ..graph import Graph
 from ..nodes import references
 from ..shapes import Shapes, infer, symbols
+from ..states import pairs
 from .axes import Axis, Conflict, Size, atoms, find, leaves
 from .rules import find_rule
 from .site import Site, Tensor
-from .states import states
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Analysis:
     @cached_property
     def states(self) -> dict[str, str]:
         """Inputs that outputs become in the next run, by the name of the output."""
-        return states(self.graph)
+        return pairs(self.graph)
 
 
 def analyse(graph: Graph) -> Analysis:

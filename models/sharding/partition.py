@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from ..nodes import references
 from ..opset import DOMAIN
+from ..states import State, ancestors
 from ..weights import IndexSet, Weight
 from . import relayout
 from .analysis import Analysis
@@ -60,6 +61,8 @@ class Part:
     constants: dict[str, Weight] = field(default_factory=dict)
     sent: float = 0.0
     """bytes that the rank sends in a run of the usual size: rings of AllReduce and AllGather"""
+    states: tuple[State, ...] = ()
+    """those that may stay on their ranks from run to run"""
 
     @property
     def weight_bytes(self) -> int:
@@ -92,6 +95,7 @@ def partition(analysis: Analysis, layout: Layout, rank: int) -> Part:
         writer.write(site)
     for value in analysis.graph.outputs:
         writer.whole(analysis.tensors[value.name])
+    writer.part.states = tuple(writer.states())
     return writer.part.pruned({value.name for value in analysis.graph.outputs})
 
 
@@ -216,10 +220,30 @@ class _Writer:
                 self._local[name] = self._free(f"{name}/local")
                 self._take_weight(self._local[name], name, index)
             else:
-                self._local[name] = relayout.to_local(
-                    self, self._whole[name], tensor, self.layout, self.rank
-                )
+                cut = relayout.to_local(self, self._whole[name], tensor, self.layout, self.rank)
+                self._local[name] = self._free(f"{name}/local")
+                self._rename(cut, self._local[name])
         return self._local[name]
+
+    def states(self) -> Iterator[State]:
+        """Yield the states of which a rank gives the very part that it takes."""
+        tensors = self.analysis.tensors
+        for output, fed in self.analysis.states.items():
+            state = State(output, fed, self._local.get(output, ""), self._local.get(fed, ""))
+            if "" in state or not self._are_alike(tensors[output], tensors[fed]):
+                continue
+            border = ancestors(self.part.nodes, state.local_input)
+            readers = {k for k, n in enumerate(self.part.nodes) if fed in references(n)}
+            if readers <= border:
+                yield state
+
+    def _are_alike(self, a: Tensor, b: Tensor) -> bool:
+        """Say whether a rank holds the same indices of two tensors."""
+        held = [[self.layout.indices(axis, self.rank) for axis in t.axes] for t in (a, b)]
+        return a.rank == b.rank and all(
+            x is y or (x is not None and y is not None and np.array_equal(x, y))
+            for x, y in zip(*held, strict=True)
+        )
 
     def _take_weight(self, name: str, source: str, index: tuple[IndexSet, ...]) -> None:
         weight = self.analysis.graph.weights[source]

@@ -17,6 +17,7 @@ from ..graph import MAX_IR, Graph, digest, load
 from ..manifest import NAME, REPRESENTATIONS, Manifest, RankEntry
 from ..mesh import Mesh
 from ..opset import DOMAIN, VERSION
+from ..states import to_metadata
 from ..weights import Array, WeightFile
 from .analysis import Analysis, analyse
 from .heads import choose_by_head
@@ -192,7 +193,7 @@ def _model(sharding: Sharding, part: Part, initializers: list[TensorProto]) -> M
         producer_name="rankwise",
     )
     own = {"rankwise.mesh": str(sharding.mesh), "rankwise.rank": str(part.rank)}
-    helper.set_model_props(model, graph.metadata | own)
+    helper.set_model_props(model, graph.metadata | own | to_metadata(part.states))
     return model
 
 
