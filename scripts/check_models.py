@@ -11,7 +11,8 @@ and number of ranks:
     gathers      AllGathers in all
 
 and below it the operators that every rank computes whole although something in them is sharded,
-or could be, with the reason. scripts/make_models.py writes models for this.
+or could be, with the reason. With --steps N, how many of N greedy tokens are not onnxruntime's
+where a cache stays on its ranks. scripts/make_models.py writes models for this.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,9 @@ def main() -> int:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--layers", type=int, help="of each model")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of ranks")
+    parser.add_argument(
+        "--steps", type=int, default=0, help="tokens to decode, if there is a cache"
+    )
     parser.add_argument("--no-run", action="store_true", help="shard, and compare nothing")
     parser.add_argument(
         "--dim", nargs=2, action="append", default=[], metavar=("NAME", "SIZE"), help="an open dim"
@@ -81,12 +86,12 @@ def main() -> int:
         analysis = analyse(load(path))
         seconds = time.perf_counter() - start
         for size in given.sizes:
-            wrong += not check(path, analysis, size, seconds, given.layers or 1, given.no_run)
+            wrong += not check(path, analysis, size, seconds, given)
     return 1 if wrong else 0
 
 
 def check(
-    path: Path, analysis: Analysis, size: int, seconds: float, layers: int, is_dry: bool
+    path: Path, analysis: Analysis, size: int, seconds: float, given: argparse.Namespace
 ) -> bool:
     """Print the line of a model over so many ranks; say whether it is right."""
     label = f"{path.stem:24} {size:2}"
@@ -95,19 +100,24 @@ def check(
     except NothingToShard as error:
         print(f"{label}  {error}")
         return True
-    difference = 0.0 if is_dry else compare(path, sharding)
+    difference = 0.0 if given.no_run else compare(path, sharding)
     heaviest = max(part.weight_bytes for part in sharding.parts)
     share = heaviest * size / analysis.graph.weight_bytes
     counts = sharding.parts[0].collectives
+    reduces = counts["AllReduce"] / (given.layers or 1)
     took = " ".join(f"{n:6.2f}" for n in (seconds, *times))
     print(
-        f"{label}  {difference:10.1e}  {took}  {share:5.2f}  {counts['AllReduce'] / layers:7.3g}  "
+        f"{label}  {difference:10.1e}  {took}  {share:5.2f}  {reduces:7.3g}  "
         f"{counts['AllGather']:7}",
         flush=True,
     )
     for text, count in whole(sharding).most_common():
         print(f"{'':28} {count:4} {text}")
-    return difference <= TOLERANCE
+    differing = 0
+    if given.steps and sharding.parts[0].states:
+        differing = decode(path, sharding, given.steps)
+        print(f"{'':28} {differing:4} of {given.steps} tokens differ")
+    return difference <= TOLERANCE and not differing
 
 
 def timed(analysis: Analysis, size: int) -> tuple[Sharding, float, float]:
@@ -136,8 +146,7 @@ def compare(path: Path, sharding: Sharding) -> float:
     whole = onnxruntime.InferenceSession(path, quiet())
     expected = [whole.run(None, given) for given in fed]
     with tempfile.TemporaryDirectory() as folder:
-        for part in sharding.parts:
-            write_part(sharding, part, Path(folder, f"rank{part.rank}.onnx"), lambda *_: None)
+        write(sharding, Path(folder))
         got = local.run(sharding.mesh.size, partial(answer, Path(folder), fed), timeout=60.0)
     return max(
         difference(a, b)
@@ -145,6 +154,42 @@ def compare(path: Path, sharding: Sharding) -> float:
         for given, wanted in zip(answers, expected, strict=True)
         for a, b in zip(given, wanted, strict=True)
     )
+
+
+def write(sharding: Sharding, folder: Path) -> None:
+    for part in sharding.parts:
+        write_part(sharding, part, folder / f"rank{part.rank}.onnx", lambda *_: None)
+
+
+def decode(path: Path, sharding: Sharding, steps: int) -> int:
+    """Return how many greedy tokens differ where the cache stays on its ranks."""
+    analysis = sharding.analysis
+    whole = onnxruntime.InferenceSession(path, quiet())
+    expected = greedy(whole.run, analysis, steps)
+
+    def work(comm: Communicator) -> list[int]:
+        with InferenceSession(folder / f"rank{comm.rank}.onnx", quiet(), comm=comm) as session:
+            return greedy(session.run_local, analysis, steps)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write(sharding, folder)
+        got = local.run(sharding.mesh.size, work, timeout=60.0)
+    return max(sum(a != b for a, b in zip(made, expected, strict=True)) for made in got)
+
+
+def greedy(run: Callable[..., list[Array]], analysis: Analysis, steps: int) -> list[int]:
+    """Decode from a prompt of seven tokens: each time the likeliest."""
+    names = [value.name for value in analysis.graph.outputs]
+    fed = feeds(analysis, {**SETTINGS[0], "batch": 1, "past": 0, "total": 7})
+    tokens = list[int]()
+    while len(tokens) < steps:
+        made = dict(zip(names, run(None, fed), strict=True))
+        tokens.append(int(made["logits"][0, -1].argmax()))
+        fed |= {analysis.states[name]: made[name] for name in analysis.states}
+        fed["input_ids"] = np.array([[tokens[-1]]])
+        fed["attention_mask"] = np.ones((1, fed["attention_mask"].shape[1] + 1), np.int64)
+    return tokens
 
 
 def answer(folder: Path, fed: list[Feeds], comm: Communicator) -> list[list[Array]]:
