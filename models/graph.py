@@ -23,7 +23,7 @@ from onnx import (
     version_converter,
 )
 
-from .decomposition import decomposed
+from .embedding import apart
 from .errors import ModelError
 from .nodes import references
 from .ordering import stable_order
@@ -112,7 +112,7 @@ def with_nodes(graph: Graph, nodes: Iterable[NodeProto]) -> Graph:
     """Return a graph with other nodes: put in order, and their constants among its weights."""
     weights = dict(graph.weights)
     listed = list(_without_constants(nodes, weights))
-    listed = list(decomposed(listed, graph.opsets.get("", 1), weights))
+    listed = list(apart(listed, graph.opsets.get("", 1), weights))
     listed = _clone_small_weights([listed[k] for k in stable_order(listed)], weights)
     used = {name for node in listed for name in references(node)}
     used |= {value.name for value in graph.outputs}

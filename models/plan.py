@@ -9,7 +9,7 @@ depend on a communication is done before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from .graph import lowered
 from .nodes import label, references, subgraphs
 from .opset import OPS, attributes, is_ours
 from .ordering import stable_order
+from .states import ancestors, states_of
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class Communicate:
 
 Instruction = Compute | Communicate
 
+BORDER = -1
+"""The level of what cuts states that are fed whole: before all else, and it may be left out."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -69,6 +73,15 @@ class Plan:
     def without_weights(self) -> Plan:
         """Return the plan without its model: what remains to be held while it runs."""
         return replace(self, model=ModelProto())
+
+    def reaching(self, inputs: Collection[str], outputs: Collection[str]) -> tuple[int, ...]:
+        """Return the numbers of the instructions that it takes to make `outputs` of `inputs`."""
+        needed, kept = set(outputs).difference(inputs), list[int]()
+        for k, step in reversed(list(enumerate(self.instructions))):
+            if not needed.isdisjoint(step.outputs):
+                kept.append(k)
+                needed |= set(step.inputs).difference(inputs)
+        return tuple(reversed(kept))
 
     @cached_property
     def last_uses(self) -> tuple[frozenset[str], ...]:
@@ -122,6 +135,7 @@ class _Planner:
 
     def __init__(self, model: ModelProto) -> None:
         self.model, self.nodes = model, model.graph.node
+        self.states = states_of(model)
         self.weights = {tensor.name for tensor in model.graph.initializer}
         self.weights |= {tensor.values.name for tensor in model.graph.sparse_initializer}
         self.inputs = tuple(v.name for v in model.graph.input if v.name not in self.weights)
@@ -168,14 +182,22 @@ class _Planner:
         position = {k: level for level, k in enumerate(self.effects)}
         ready: dict[str, int] = {}
         levels: dict[int, int] = {}
+        borders = self._borders()
         for k in self.order:
-            level = max((ready.get(name, 0) for name in self.reads[k]), default=0)
+            level = max((0, *(ready.get(name, 0) for name in self.reads[k])))
+            level = BORDER if k in borders else level
             if k not in self.steps:
                 levels[k] = level
             ready |= dict.fromkeys(
                 self.nodes[k].output, position[k] + 1 if k in position else level
             )
         return levels
+
+    def _borders(self) -> set[int]:
+        """Return the nodes that cut states: a fragment of their own, which can be left out."""
+        nodes = [self.nodes[k] for k in self.order]
+        found = (ancestors(nodes, state.local_input) for state in self.states)
+        return {self.order[k] for numbers in found for k in numbers}
 
     def plan(self) -> Plan:
         fragments = self._fragments()
@@ -184,10 +206,10 @@ class _Planner:
             for k, step in self.steps.items()
             if k in self.needed and not OPS[step.op].is_effect
         ]
-        for level in range(len(self.effects) + 1):
+        for level in range(BORDER, len(self.effects) + 1):
             if level in fragments:
                 instructions.append(fragments[level])
-            if level < len(self.effects):
+            if 0 <= level < len(self.effects):
                 instructions.append(self.steps[self.effects[level]])
         constants = tuple(sorted(self._read_outside & self.weights))
         return Plan(self.model, self.inputs, self.outputs, constants, tuple(instructions))
@@ -196,7 +218,7 @@ class _Planner:
     def _read_outside(self) -> set[str]:
         """The names that communications read, and the outputs."""
         read = {name for step in self.steps.values() for name in step.inputs if name}
-        return read | set(self.outputs)
+        return read | set(self.outputs) | {state.local_output for state in self.states}
 
     def _fragments(self) -> dict[int, Compute]:
         """Return the fragment of each level that has one.

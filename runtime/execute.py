@@ -8,8 +8,8 @@ use.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,6 +140,17 @@ class Program:
     """by instruction; None for communication"""
     constants: Mapping[str, Array]
     groups: Groups
+
+    def between(self, inputs: Collection[str], outputs: Collection[str]) -> Program:
+        """Return what makes `outputs` of `inputs`, on the same sessions."""
+        kept = self.plan.reaching(inputs, outputs)
+        plan = replace(
+            self.plan,
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            instructions=tuple(self.plan.instructions[k] for k in kept),
+        )
+        return replace(self, plan=plan, fragments=[self.fragments[k] for k in kept])
 
     def run(
         self, feeds: Mapping[str, Any], options: onnxruntime.RunOptions | None = None

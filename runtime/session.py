@@ -12,18 +12,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime
-from onnx import TypeProto, numpy_helper
+from onnx import TypeProto, ValueInfoProto, numpy_helper
 
 from ..collectives import Communicator
 from ..models.mesh import Mesh
 from ..models.plan import Compute, build_plan
+from ..models.states import states_of
 from . import kernels
 from .agreement import together
 from .execute import Program
 from .fragment import Fragment, build, open_session
 from .groups import Groups
 from .loading import Loaded, load_rank
-from .signature import Value, check_feeds, signature
+from .signature import Value, check_feeds, fits, signature
 from .threads import fair_share, with_threads
 from .trace import Trace
 
@@ -119,7 +120,17 @@ class InferenceSession:
                 fragments, types = build(plan, constants, loaded.folder, options, providers)
         self._inputs = signature([v for v in graph.input if v.name in plan.inputs], types)
         self._outputs = signature(graph.output, types)
+        self._states = states_of(plan.model)
+        self._local_inputs = self._local_signature(types)
         return Program(plan.without_weights(), fragments, constants, self._groups)
+
+    def _local_signature(self, types: Mapping[str, TypeProto]) -> list[Value]:
+        """Describe what run_local is fed: of each state, this rank's part."""
+        kept = {state.input: types[state.local_input] for state in self._states}
+        return [
+            signature([ValueInfoProto(name=value.name)], kept)[0] if value.name in kept else value
+            for value in self._inputs
+        ]
 
     def get_inputs(self) -> list[Value]:
         """Describe what a run is fed."""
@@ -143,22 +154,71 @@ class InferenceSession:
         Raises ValueError for feeds or names that do not fit, before anything is computed, and
         NodeError for what fails on the way; other ranks then wait until they are stopped.
         """
+        program, names = self._opened(), self._names(output_names)
+        outputs = self._run(program, check_feeds(input_feed, self._inputs), run_options)
+        return [outputs[name] for name in names]
+
+    def run_local(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: onnxruntime.RunOptions | None = None,
+    ) -> list[Any]:
+        """Run the model, and leave states on their ranks; collective.
+
+        A state is an output that the next run is fed, found by its name: present.0.key becomes
+        past.0.key. Of those that are sharded a rank gets its part, and gives it back to the next
+        call. The first call may be fed all of them whole, as `run` is; all else is whole always.
+
+        Raises what `run` raises.
+        """
+        if not self._states:
+            return self.run(output_names, input_feed, run_options)
+        program, names = self._opened(), self._names(output_names)
+        made = {state.output: state.local_output for state in self._states}
+        wanted = [made.get(name, name) for name in names]
+        if self._are_whole(input_feed):
+            feeds = check_feeds(input_feed, self._inputs)
+        else:
+            fed = {state.input: state.local_input for state in self._states}
+            checked = check_feeds(input_feed, self._local_inputs)
+            feeds = {fed.get(name, name): array for name, array in checked.items()}
+        outputs = self._run(program.between(feeds.keys(), wanted), feeds, run_options)
+        return [outputs[name] for name in wanted]
+
+    def _are_whole(self, feeds: Mapping[str, Any]) -> bool:
+        """Say whether states are fed as `run` takes them: a rank's part is always smaller."""
+        states = {state.input for state in self._states}
+        whole = [value for value in self._inputs if value.name in states]
+        return all(value.name in feeds and fits(feeds[value.name], value) for value in whole)
+
+    def _opened(self) -> Program:
         if self._program is None:
             raise ValueError("expected an open session, but this one is closed")
+        return self._program
+
+    def _names(self, wanted: Sequence[str] | None) -> list[str]:
         known = [value.name for value in self._outputs]
-        names = known if output_names is None else list(output_names)
+        names = known if wanted is None else list(wanted)
         if unknown := [name for name in names if name not in known]:
             raise ValueError(f"expected outputs among {known}, got {unknown}")
-        feeds = check_feeds(input_feed, self._inputs)
+        return names
+
+    def _run(
+        self,
+        program: Program,
+        feeds: Mapping[str, Any],
+        run_options: onnxruntime.RunOptions | None,
+    ) -> Mapping[str, Any]:
         is_alone = self._comm.size == 1
         if not is_alone and not self._running.acquire(blocking=False):
             raise RuntimeError("expected one run at a time, but another thread is in one")
         try:
-            outputs, self.trace = self._program.run(feeds, run_options)
+            outputs, self.trace = program.run(feeds, run_options)
         finally:
             if not is_alone:
                 self._running.release()
-        return [outputs[name] for name in names]
+        return outputs
 
     def close(self) -> None:
         """Let the sessions go, and free the communicators; collective."""

@@ -74,6 +74,11 @@ def _checked(value: Value, feed: Any) -> Any:
     return array
 
 
+def fits(feed: Any, value: Value) -> bool:
+    """Say whether a feed has the shape that an input takes."""
+    return not value.shape or _fits(np.shape(feed), value.shape)
+
+
 def _fits(shape: Sequence[int], wanted: Sequence[int | str | None]) -> bool:
     if len(shape) != len(wanted):
         return False

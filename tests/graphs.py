@@ -318,6 +318,74 @@ SIZES_AS_DATA = Case(
 )
 """A vector of sizes that is expanded to the sizes that it names itself."""
 
+BRANCHES = Case(
+    build(
+        """(float[b,16] x) => (float[b,16] y, float[b,16] z, float[b,16] u) {
+          h = MatMul(x, w1)
+          a0 = MatMul(h, w2)
+          a1 = Add(a0, ba)
+          a2 = Mul(scale, a1)
+          g = MatMul(x, w3)
+          c0 = MatMul(g, w4)
+          r = Constant <value_ints=[0,16]> ()
+          c1 = Reshape(c0, r)
+          c2 = Sub(bc, c1)
+          c3 = Add(c2, x)
+          both = Sub(a2, c3)
+          y = Add(both, x)
+          f = MatMul(y, w5)
+          z0 = MatMul(f, w6)
+          z = Mul(z0, z0)
+          d = MatMul(z, w7)
+          u0 = MatMul(d, w8)
+          tied = Add(u0, y)
+          u = Relu(tied)
+        }""",
+        w1=(16, 60),
+        w2=(60, 16),
+        ba=(16,),
+        scale=(16,),
+        w3=(16, 52),
+        w4=(52, 16),
+        bc=(1, 16),
+        w5=(16, 44),
+        w6=(44, 16),
+        w7=(16, 48),
+        w8=(48, 16),
+    ),
+    {"x": normal(5, 16)},
+)
+"""Two partial sums that meet on their way, through biases and scales, and others that do not."""
+
+CACHED = Case(
+    build(
+        """(float[b,s,24] x, float[b,6,p,4] past_kv)
+          => (float[b,s,24] y, float[b,6,t,4] present_kv) {
+          q0 = MatMul(x, wq)
+          k0 = MatMul(x, wk)
+          r = Constant <value_ints=[0,0,6,4]> ()
+          q4 = Reshape(q0, r)
+          k4 = Reshape(k0, r)
+          q = Transpose <perm=[0,2,1,3]> (q4)
+          k = Transpose <perm=[0,2,1,3]> (k4)
+          present_kv = Concat <axis=2> (past_kv, k)
+          kt = Transpose <perm=[0,1,3,2]> (present_kv)
+          sc = MatMul(q, kt)
+          p = Softmax(sc)
+          c = MatMul(p, present_kv)
+          ct = Transpose <perm=[0,2,1,3]> (c)
+          r2 = Constant <value_ints=[0,0,24]> ()
+          cr = Reshape(ct, r2)
+          y = MatMul(cr, wo)
+        }""",
+        wq=(24, 24),
+        wk=(24, 24),
+        wo=(24, 24),
+    ),
+    {"x": normal(2, 5, 24), "past_kv": normal(2, 6, 3, 4)},
+)
+"""Keys, which are the values too, that are kept from run to run."""
+
 CASES = {
     "mlp": MLP,
     "cnn": CNN,
@@ -330,4 +398,6 @@ CASES = {
     "prefixed": PREFIXED,
     "pooled": POOLED,
     "sizes_as_data": SIZES_AS_DATA,
+    "branches": BRANCHES,
+    "cached": CACHED,
 }

@@ -8,10 +8,12 @@ import graphs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import helper
 
 from rankwise.models.graph import load
 from rankwise.models.sharding.analysis import analyse
 from rankwise.models.sharding.search import candidates, choose, independent_set
+from rankwise.models.states import pairs
 
 graphs_of_conflicts = st.integers(1, 9).flatmap(
     lambda count: st.tuples(
@@ -49,6 +51,29 @@ def test_what_an_inner_width_saves_and_sends() -> None:
     (inner,) = (c for c in candidates(analysis, 2) if "w2" in c.weights and "w1" in c.weights)
     assert inner.saved == (16 * 30 + 30 + 30 * 9) * 4 / 2
     assert inner.sent == 2 * (9 * 4) / 2
+
+
+def test_a_state_that_stays_on_its_ranks_costs_nothing() -> None:
+    analysis = analyse(load(graphs.CACHED.model))
+    (heads,) = (c for c in candidates(analysis, 2) if c.atom.size.first == 6)
+    assert heads.sent == 2 * (256 * 24 * 4) / 2
+
+
+@pytest.mark.parametrize(
+    ("output", "fed"),
+    [
+        ("present.0.key", "past.0.key"),
+        ("present.11.value", "past_key_values.11.value"),
+        ("present_key_values.1.key", "past_key_values.1.key"),
+        ("present_conv_0", "past_conv_0"),
+    ],
+)
+def test_a_state_is_found_by_its_name(output: str, fed: str) -> None:
+    model = graphs.build("(float[b] x, float[b] p) => (float[b] y, float[b] q) { y = Neg(x) }")
+    model.graph.input[1].name = fed
+    model.graph.output[1].name = output
+    model.graph.node.append(helper.make_node("Add", ["x", fed], [output]))
+    assert pairs(load(model)) == {output: fed}
 
 
 def test_an_axis_with_fewer_parts_than_ranks_is_no_candidate() -> None:

@@ -21,7 +21,8 @@ from rankwise.models.graph import load
 from rankwise.models.manifest import Manifest
 from rankwise.models.mesh import Mesh
 from rankwise.models.sharding import describe, plan, preview, shard, shard_rank
-from rankwise.models.sharding.analysis import analyse
+from rankwise.models.sharding.analysis import analyse, tie
+from rankwise.models.sharding.heads import small_groups
 from rankwise.models.sharding.layout import Layout
 from rankwise.models.sharding.search import Choice, candidates, conflicts, shardable
 from rankwise.models.sharding.write import Sharding, write_part
@@ -151,6 +152,22 @@ def test_the_bias_of_a_partial_sum_is_on_one_rank_only() -> None:
     assert ["b2" in part.held for part in sharding.parts] == [True, False, False]
 
 
+def test_partial_sums_that_meet_are_reduced_once() -> None:
+    sharding = plan(load(graphs.BRANCHES.model), Mesh(tp=2))
+    reduced = [n.output[0] for n in sharding.parts[1].nodes if n.op_type == "AllReduce"]
+    assert reduced == ["both", "z0", "u0"]
+
+
+def test_half_precision_sums_are_reduced_where_they_are_made() -> None:
+    sharding = plan(load(_half(graphs.BRANCHES).model), Mesh(tp=2))
+    assert sharding.parts[0].collectives == {"AllReduce": 4}
+
+
+def test_what_a_run_sends_counts_every_collective_that_is_written() -> None:
+    part = plan(load(graphs.BRANCHES.model), Mesh(tp=4)).parts[0]
+    assert part.sent == 3 * 2 * (4 * 16) * 3 / 4
+
+
 def test_packed_heads_are_cut_by_head_in_each_third() -> None:
     analysis = analyse(load(graphs.PACKED_QKV.model))
     (heads,) = (c for c in candidates(analysis, 3) if c.atom.size.first == 6)
@@ -158,6 +175,20 @@ def test_packed_heads_are_cut_by_head_in_each_third() -> None:
     kept = layout.indices(analysis.tensors["w"].axes[1], 1)
     thirds = np.arange(72).reshape(3, 6, 4)
     np.testing.assert_array_equal(kept, thirds[:, 2:4].reshape(-1))
+
+
+def test_queries_are_taken_one_by_one_where_their_groups_are_too_few(tmp_path: Path) -> None:
+    case = graphs.GROUPED_QUERIES
+    analysis = analyse(load(case.model))
+    assert small_groups(analysis, 3) == {}
+    found = small_groups(analysis, 4)
+    assert found == {"kk": "its 3 groups of 2 are too few for 4 ranks"}
+    apart = tie(analysis.graph, analysis.measured, found)
+    (heads,) = (c for c in candidates(apart, 4) if c.atom.size.first == 6)
+    assert heads.weights == ("wq", "wo")
+    choice = Choice((heads,), Layout(frozenset([heads.atom]), 4), 0.0, ())
+    sharding = Sharding(apart, Mesh(tp=4), choice)
+    assert_same(written(sharding, tmp_path), case, reference(case))
 
 
 def test_two_axes_of_one_weight_exclude_each_other() -> None:

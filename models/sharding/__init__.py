@@ -5,8 +5,10 @@ site        a node as its rule sees it
 rules/      one line per operator
 analysis    the axes of a whole graph
 search      which atoms to shard: what they save, what they cost, which exclude each other
+heads       groups of queries, where they are fewer than the ranks
 layout      which indices of a dim a rank holds
 relayout    between whole and sharded, by nodes of the graph
+partials    sums that are reduced once they have met
 partition   the graph of one rank
 write       files and manifest
 report      what a person reads of a model and of a choice

@@ -11,10 +11,13 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
+from typing import NamedTuple
 
 from ..graph import Graph
 from ..nodes import references
 from ..shapes import Shapes, infer, symbols
+from ..states import pairs
 from .axes import Axis, Conflict, Size, atoms, find, leaves
 from .decompose import decomposed
 from .rules import find_rule, reason
@@ -36,6 +39,17 @@ BATCH, LENGTH = 1, 256
 a batch where it comes first in an input."""
 
 
+NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class Measured(NamedTuple):
+    """All shapes at two settings of the symbolic dims, and at the usual sizes."""
+
+    first: Shapes
+    second: Shapes
+    usual: Shapes
+
+
 @dataclass(frozen=True)
 class Analysis:
     """A graph with the axes of its tensors."""
@@ -43,8 +57,12 @@ class Analysis:
     graph: Graph
     tensors: dict[str, Tensor]
     sites: tuple[Site, ...]
-    usual: dict[str, tuple[int, ...]]
-    """shapes at the sizes at which traffic is counted"""
+    measured: Measured
+
+    @property
+    def usual(self) -> dict[str, tuple[int, ...]]:
+        """Shapes at the sizes at which traffic is counted."""
+        return self.measured.usual.shapes
 
     @cached_property
     def readers(self) -> dict[str, list[Site]]:
@@ -56,11 +74,21 @@ class Analysis:
                     found.setdefault(tensor.name, []).append(site)
         return found
 
+    @cached_property
+    def states(self) -> dict[str, str]:
+        """Inputs that outputs become in the next run, by the name of the output."""
+        return pairs(self.graph)
+
 
 def analyse(graph: Graph) -> Analysis:
     """Name the axes of all tensors of a graph, its functions written out."""
     graph = decomposed(graph)
-    first, second, usual = measured(graph)
+    return tie(graph, measure(graph))
+
+
+def tie(graph: Graph, measured: Measured, obstacles: Mapping[str, str] = NONE) -> Analysis:
+    """Name the axes, given the shapes; some nodes, by their first output, are to tie nothing."""
+    first, second, _ = measured
     names = {name for node in graph.nodes for name in (*references(node), *node.output) if name}
     names |= {value.name for value in (*graph.inputs, *graph.outputs)}
     tensors = {name: _tensor(name, first, second, name in graph.weights) for name in names}
@@ -70,12 +98,15 @@ def analyse(graph: Graph) -> Analysis:
         inputs: list[Tensor | None] = [tensors[n] if n else None for n in node.input]
         captured = [tensors[name] for name in references(node) if name not in node.input]
         outputs: list[Tensor | None] = [tensors[n] if n else None for n in node.output]
-        sites.append(Site(node, opset, [*inputs, *captured], outputs))
-        _apply_rule(sites[-1])
-    return Analysis(graph, tensors, tuple(sites), usual.shapes)
+        site = Site(node, opset, [*inputs, *captured], outputs)
+        site.obstacle = obstacles.get(node.output[0])
+        sites.append(site)
+        if site.obstacle is None:
+            _apply_rule(site)
+    return Analysis(graph, tensors, tuple(sites), measured)
 
 
-def measured(graph: Graph) -> tuple[Shapes, Shapes, Shapes]:
+def measure(graph: Graph) -> Measured:
     """Return all shapes at two settings of the symbolic dims, and at the usual sizes."""
     names = symbols(graph)
     large, small, reverse = (
@@ -85,7 +116,7 @@ def measured(graph: Graph) -> tuple[Shapes, Shapes, Shapes]:
     first, second = infer(graph, large), infer(graph, small)
     if not _runs(second, first):
         second = infer(graph, reverse)
-    return first, second, infer(graph, _usual(graph, names))
+    return Measured(first, second, infer(graph, _usual(graph, names)))
 
 
 def _runs(small: Shapes, large: Shapes) -> bool:

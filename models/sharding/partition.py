@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -19,13 +19,15 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from ..nodes import draws, references, subgraphs
 from ..opset import DOMAIN
+from ..states import State, ancestors
 from ..weights import IndexSet, Weight
 from . import relayout
 from .analysis import Analysis
 from .layout import Layout
+from .partials import ADDED, carried
 from .rewrite import Call
 from .rules import find_rule
-from .search import is_opaque, partial_op
+from .search import is_opaque, partial_op, usual_bytes
 from .site import Site, Tensor
 
 HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
@@ -59,6 +61,10 @@ class Part:
     constants: dict[str, Weight] = field(default_factory=dict)
     value_info: dict[str, ValueInfoProto] = field(default_factory=dict)
     """ranks of what bodies read: onnxruntime's Scan must know them before it runs"""
+    sent: float = 0.0
+    """bytes that the rank sends in a run of the usual size: rings of AllReduce and AllGather"""
+    states: tuple[State, ...] = ()
+    """those that may stay on their ranks from run to run"""
 
     @property
     def weight_bytes(self) -> int:
@@ -91,6 +97,7 @@ def partition(analysis: Analysis, layout: Layout, rank: int) -> Part:
         writer.write(site)
     for value in analysis.graph.outputs:
         writer.whole(analysis.tensors[value.name])
+    writer.part.states = tuple(writer.states())
     return writer.part.pruned({value.name for value in analysis.graph.outputs})
 
 
@@ -102,6 +109,8 @@ class _Writer:
         self.part = Part(rank)
         self._whole = {value.name: value.name for value in analysis.graph.inputs}
         self._local: dict[str, str] = {}
+        self._partial: dict[str, str] = {}
+        self._carried = carried(analysis, layout)
         self._taken = set(analysis.tensors)
         self._base = ""
 
@@ -109,7 +118,9 @@ class _Writer:
         """Add what computes a site's outputs."""
         self._base = next(name for name in site.node.output if name)
         tensors = [tensor for tensor in (*site.inputs, *site.outputs) if tensor is not None]
-        if any(map(self._is_sharded, tensors)) and not is_opaque(site, self.layout):
+        if not self._partial.keys().isdisjoint(site.node.input):
+            self._write_linear(site)
+        elif any(map(self._is_sharded, tensors)) and not is_opaque(site, self.layout):
             self._write_local(site)
         else:
             self._copy(site)
@@ -151,20 +162,47 @@ class _Writer:
         )
         self.part.nodes.append(node)
         for name, out in zip(names, site.outputs, strict=True):
-            if out is not None:
-                self._hold(out, self._complete(local, name, out, op) if op else name)
+            if out is not None and op is not None:
+                self._hold_partial(out, name, op, local.is_widened)
+            elif out is not None:
+                self._hold(out, name)
+
+    def _write_linear(self, site: Site) -> None:
+        """Compute a node on this rank's summands; what is whole is added by the first rank."""
+        inputs = [self._partial.get(name) for name in site.node.input]
+        for k, (name, tensor) in enumerate(zip(inputs, site.inputs, strict=True)):
+            if name is None and tensor is not None:
+                is_added = site.node.op_type in ADDED and self.rank > 0
+                inputs[k] = self._zero(tensor) if is_added else self.whole(tensor)
+        name = self._name_of(site.output(), is_partial=True)
+        node = NodeProto()
+        node.CopyFrom(site.node)
+        node.input[:], node.output[:] = [name or "" for name in inputs], [name]
+        self.part.nodes.append(node)
+        self._hold_partial(site.output(), name, "sum")
+
+    def _zero(self, tensor: Tensor) -> str:
+        return self.constant(np.zeros((), helper.tensor_dtype_to_np_dtype(tensor.data_type)))
+
+    def _hold_partial(self, out: Tensor, name: str, op: str, is_widened: bool = False) -> None:
+        """Note this rank's part of an output, to be combined now or where it meets another."""
+        if out.name in self._carried:
+            self._partial[out.name] = name
+        else:
+            self._hold(out, self._complete(name, out, op, is_widened))
 
     def _name_of(self, tensor: Tensor, is_partial: bool = False) -> str:
         if is_partial:
             return self._free(f"{tensor.name}/partial")
         return self._free(f"{tensor.name}/local") if self._is_sharded(tensor) else tensor.name
 
-    def _complete(self, local: LocalSite, name: str, out: Tensor, op: str) -> str:
+    def _complete(self, name: str, out: Tensor, op: str, is_widened: bool) -> str:
         """Combine the ranks' parts of an output."""
         final = self._name_of(out)
-        reduced = self._free(f"{out.name}/float32") if local.is_widened else final
+        reduced = self._free(f"{out.name}/float32") if is_widened else final
         self._communicate("AllReduce", name, reduced, op=op)
-        if local.is_widened:
+        self._count_sent(out, 4 if is_widened else 2)
+        if is_widened:
             self._add("Cast", [reduced], final, to=out.data_type)
         return final
 
@@ -186,6 +224,7 @@ class _Writer:
                     self, self._local[name], tensor, self.layout, self.rank
                 )
                 self._rename(gathered, name)
+                self._count_sent(tensor, 1)
                 self._base = base
             self._whole[name] = name
         return name
@@ -201,10 +240,30 @@ class _Writer:
                 self._local[name] = self._free(f"{name}/local")
                 self._take_weight(self._local[name], name, index)
             else:
-                self._local[name] = relayout.to_local(
-                    self, self._whole[name], tensor, self.layout, self.rank
-                )
+                cut = relayout.to_local(self, self._whole[name], tensor, self.layout, self.rank)
+                self._local[name] = self._free(f"{name}/local")
+                self._rename(cut, self._local[name])
         return self._local[name]
+
+    def states(self) -> Iterator[State]:
+        """Yield the states of which a rank gives the very part that it takes."""
+        tensors = self.analysis.tensors
+        for output, fed in self.analysis.states.items():
+            state = State(output, fed, self._local.get(output, ""), self._local.get(fed, ""))
+            if "" in state or not self._are_alike(tensors[output], tensors[fed]):
+                continue
+            border = ancestors(self.part.nodes, state.local_input)
+            readers = {k for k, n in enumerate(self.part.nodes) if fed in references(n)}
+            if readers <= border:
+                yield state
+
+    def _are_alike(self, a: Tensor, b: Tensor) -> bool:
+        """Say whether a rank holds the same indices of two tensors."""
+        held = [[self.layout.indices(axis, self.rank) for axis in t.axes] for t in (a, b)]
+        return a.rank == b.rank and all(
+            x is y or (x is not None and y is not None and np.array_equal(x, y))
+            for x, y in zip(*held, strict=True)
+        )
 
     def _take_weight(self, name: str, source: str, index: tuple[IndexSet, ...]) -> None:
         weight = self.analysis.graph.weights[source]
@@ -239,6 +298,10 @@ class _Writer:
         )
         self.part.nodes.append(node)
         return output
+
+    def _count_sent(self, tensor: Tensor, times: int) -> None:
+        size = self.layout.size
+        self.part.sent += times * usual_bytes(self.analysis, tensor) * (size - 1) / size
 
     def _free(self, name: str) -> str:
         """Return a name that nothing has yet: this one, or with a number behind it."""

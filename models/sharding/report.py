@@ -60,8 +60,8 @@ def _meshes(analysis: Analysis) -> Iterable[Sequence[object]]:
             yield f"tp={size}", analysis.graph.weight_bytes, "100.0%", 0, "nothing"
             continue
         choice = sharding.choice
-        heaviest = rank_bytes(analysis, choice.layout, 0)
-        sent = sum(candidate.sent for candidate in choice.chosen)
+        heaviest = rank_bytes(sharding.analysis, choice.layout, 0)
+        sent = sharding.part(0).sent
         cut = ", ".join(f"{n} x {name}" for name, n in _cuts(choice.chosen).items())
         yield f"tp={size}", round(heaviest), f"{choice.heaviest:.1%}", round(sent), cut
 
@@ -79,7 +79,7 @@ def preview(sharding: Sharding) -> str:
         share = part.weight_bytes / (graph.weight_bytes or 1)
         rows.append((part.rank, part.weight_bytes, f"{share:.1%}"))
     counts = ", ".join(f"{n} {op}" for op, n in sharding.parts[0].collectives.items())
-    sent = sum(candidate.sent for candidate in choice.chosen)
+    sent = sharding.parts[0].sent
     lines = [
         aligned(rows),
         "",

@@ -1,11 +1,11 @@
 """The choice of the atoms that are sharded.
 
-What an atom is worth: the bytes of weights that a rank need not hold. What it costs: the bytes
-that a rank sends for it in a run, an AllReduce where it is summed over, an AllGather where a node
-or an output needs it whole. Two atoms that one node sees exclude each other, since a tensor that
-is cut along both would leave each rank a block of the diagonal. So the choice is an independent
-set of the largest value, and it is exact: the graph of conflicts falls apart once the few atoms
-that all layers share, such as the hidden width, are decided.
+What an atom is worth: the bytes of weights that a rank need not hold. What it costs: the
+collectives of a run and the bytes that a rank sends in them, an AllReduce where it is summed over,
+an AllGather where a node or an output needs it whole. Two atoms that one node sees exclude each
+other, since a tensor that is cut along both would leave each rank a block of the diagonal. So the
+choice is an independent set of the largest value, and it is exact: the graph of conflicts falls
+apart once the few atoms that all layers share, such as the hidden width, are decided.
 
 Bytes kept and bytes sent are put on one scale by a price. It starts high, and falls until the
 heaviest rank holds little more than its share of the weights.
@@ -26,9 +26,14 @@ from .layout import Layout
 from .relayout import place
 from .site import Site, Tensor
 
-PRICES = (4.0, 1.0, 0.25, 0.0)
+PRICES = tuple(4.0**-k for k in range(-1, 8))
 """Bytes of weights that a byte sent per run must save, the dearest first. At 4 MiniLM's attention
-heads, inner widths and vocabulary are cut, and its table of positions is left whole."""
+heads, inner widths and vocabulary are cut, and its table of positions is left whole. Never 0: of
+two choices that save as much, the one that sends less is the better at any size."""
+
+CALL_BYTES = 1 << 16
+"""A collective takes as long as sending this many bytes before it sends the first: on one node,
+one of 64 KiB takes no longer than one of 1 KiB (scripts/results/allreduce_2core_2026-11-21.md)."""
 
 SLACK = 0.05
 """A rank may hold this much more than its even share of the weights, as a part of the whole."""
@@ -46,8 +51,15 @@ class Candidate:
     """bytes of weights that the heaviest rank need not hold"""
     sent: float
     """bytes that a rank sends for it in a run of the usual size"""
+    calls: int
+    """collectives of a run"""
     weights: tuple[str, ...]
     """names of the weights that it cuts"""
+
+    @property
+    def cost(self) -> float:
+        """What its communication takes, in bytes sent."""
+        return self.sent + CALL_BYTES * self.calls
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,11 @@ class Choice:
     """the heaviest rank's part of the weight bytes"""
     considered: tuple[Candidate, ...]
 
+    @property
+    def cost(self) -> float:
+        """What the communication takes, in bytes sent."""
+        return sum(candidate.cost for candidate in self.chosen)
+
 
 def choose(analysis: Analysis, size: int) -> Choice:
     """Choose the atoms to shard over `size` ranks; none are chosen where none can be."""
@@ -67,7 +84,7 @@ def choose(analysis: Analysis, size: int) -> Choice:
     edges = conflicts(analysis, found)
     choices = []
     for price in PRICES:
-        kept = independent_set([c.saved - price * c.sent for c in found], edges)
+        kept = independent_set([c.saved - price * c.cost for c in found], edges)
         choice = _choice(analysis, found, kept, size)
         choices.append(choice)
         if choice.heaviest <= 1 / size + SLACK:
@@ -92,8 +109,8 @@ def candidates(analysis: Analysis, size: int) -> list[Candidate]:
         weights = [t for t in tensors if _is_parameter(analysis, t, layout)]
         saved = sum(_saved(analysis, tensor, layout) for tensor in weights)
         if saved > 0:
-            sent = _sent(analysis, sites, tensors, layout)
-            found.append(Candidate(atom, saved, sent, tuple(t.name for t in weights)))
+            sent, calls = _traffic(analysis, sites, tensors, layout)
+            found.append(Candidate(atom, saved, sent, calls, tuple(t.name for t in weights)))
     return found
 
 
@@ -184,16 +201,24 @@ def _can_move(
     return True
 
 
-def _sent(
+def _traffic(
     analysis: Analysis, sites: Iterable[Site], tensors: Iterable[Tensor], layout: Layout
-) -> float:
-    """Return the bytes that a rank sends: rings of AllReduce and AllGather."""
-    gathered, twice = _gathered(analysis, sites, layout), 0
-    for site in sites:
-        if partial_op(site, layout) and not is_opaque(site, layout):
-            twice += sum(usual_bytes(analysis, out) for out in site.outputs if out)
-    once = sum(usual_bytes(analysis, tensor) for tensor in tensors if tensor.name in gathered)
-    return (2 * twice + once) * (layout.size - 1) / layout.size
+) -> tuple[float, int]:
+    """Return the bytes that a rank sends in rings of AllReduce and AllGather, and their number.
+
+    States are left out: they may stay on their ranks until the next run.
+    """
+    names = _gathered(analysis, sites, layout) - analysis.states.keys()
+    gathered = [tensor for tensor in tensors if tensor.name in names]
+    reduced = [
+        out
+        for site in sites
+        if partial_op(site, layout) and not is_opaque(site, layout)
+        for out in site.outputs
+        if out is not None
+    ]
+    moved = sum(usual_bytes(analysis, tensor) for tensor in (*reduced, *reduced, *gathered))
+    return moved * (layout.size - 1) / layout.size, len(reduced) + len(gathered)
 
 
 def usual_bytes(analysis: Analysis, tensor: Tensor) -> int:

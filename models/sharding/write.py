@@ -17,10 +17,12 @@ from ..graph import MAX_IR, Graph, digest, load
 from ..manifest import NAME, REPRESENTATIONS, Manifest, RankEntry
 from ..mesh import Mesh
 from ..opset import DOMAIN, VERSION
+from ..states import to_metadata
 from ..weights import Array, WeightFile
 from .analysis import Analysis, analyse
+from .heads import choose_by_head
 from .partition import Held, Part, partition
-from .search import Choice, choose
+from .search import Choice
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and the bytes in all."""
@@ -56,7 +58,7 @@ def plan_analysed(analysis: Analysis, mesh: Mesh) -> Sharding:
     """Choose what to shard of a graph whose axes are known. Raises NothingToShard, MeshError."""
     if mesh.size != mesh.tp:
         raise MeshError(f"expected a mesh of tp alone, such as tp={mesh.size}, got {mesh}")
-    choice = choose(analysis, mesh.size)
+    analysis, choice = choose_by_head(analysis, mesh.size)
     if mesh.size > 1 and not choice.chosen:
         raise NothingToShard(_why_nothing(analysis, mesh))
     return Sharding(analysis, mesh, choice)
@@ -193,13 +195,12 @@ def _model(sharding: Sharding, part: Part, initializers: list[TensorProto]) -> M
         producer_name="rankwise",
     )
     own = {"rankwise.mesh": str(sharding.mesh), "rankwise.rank": str(part.rank)}
-    helper.set_model_props(model, graph.metadata | own)
+    helper.set_model_props(model, graph.metadata | own | to_metadata(part.states))
     return model
 
 
 def _manifest(source: Path, sharding: Sharding, representation: str, names: list[str]) -> Manifest:
     graph = sharding.graph
-    sent = sum(candidate.sent for candidate in sharding.choice.chosen)
     return Manifest(
         source={
             "path": str(source.absolute()),
@@ -215,7 +216,7 @@ def _manifest(source: Path, sharding: Sharding, representation: str, names: list
             for name, part in zip(names, sharding.parts, strict=True)
         ),
         collectives=dict(sharding.parts[0].collectives),
-        predicted={"bytes_sent_per_rank": round(sent)},
+        predicted={"bytes_sent_per_rank": round(sharding.parts[0].sent)},
     )
 
 

@@ -19,7 +19,7 @@ from .nodes import attribute
 from .weights import Weight
 
 
-def decomposed(
+def apart(
     nodes: Iterable[NodeProto], opset: int, weights: dict[str, Weight]
 ) -> Iterator[NodeProto]:
     """Yield nodes, some of them in parts. What the parts need is added to the weights."""

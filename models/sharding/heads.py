@@ -1,0 +1,75 @@
+"""Heads in groups: queries that share a head of keys and values.
+
+The fewer heads of keys are repeated, from [b, groups, s, d] over [b, groups, each, s, d] to
+[b, groups * each, s, d]. This ties the heads of the queries to groups, and ranks take whole
+groups, or a part of each. Where the ranks are more than either, they take queries one by one: keys
+and values are then computed whole, and cut once they are repeated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from .analysis import Analysis, tie
+from .axes import Axis, find, leaves
+from .search import SLACK, Choice, choose
+from .site import Site
+
+MOST = 2 * SLACK
+"""What a rank may hold above its even share, as a part of the whole, if it sends less for it."""
+
+
+def choose_by_head(analysis: Analysis, size: int) -> tuple[Analysis, Choice]:
+    """Choose what to shard over `size` ranks, heads by group or one by one.
+
+    Returns the axes that the choice is of: where heads are taken one by one, they are others.
+    """
+    choice = choose(analysis, size)
+    found = small_groups(analysis, size)
+    if not found:
+        return analysis, choice
+    apart = tie(analysis.graph, analysis.measured, found)
+    single = choose(apart, size)
+    enough = max(1 / size + MOST, choice.heaviest)
+    if single.chosen and single.heaviest <= enough and single.cost < choice.cost:
+        return apart, single
+    return analysis, choice
+
+
+def small_groups(analysis: Analysis, size: int) -> dict[str, str]:
+    """Return the nodes that make heads of groups too small for `size` ranks.
+
+    They are named by their output, each with what it means for them.
+    """
+    found = dict[str, str]()
+    for site in analysis.sites:
+        for axis in _repeated(site):
+            for reader in analysis.readers.get(site.output().name, ()):
+                row = _joined(reader, axis)
+                sizes = [leaf.size.first for leaf in row]
+                if row and max(sizes) < size <= math.prod(sizes):
+                    text = " groups of ".join(map(str, sizes))
+                    found[reader.output().name] = f"its {text} are too few for {size} ranks"
+    return found
+
+
+def _repeated(site: Site) -> Iterator[Axis]:
+    """Yield the axes of fixed size that an Expand makes of dims of size 1."""
+    if site.node.op_type == "Expand" and site.obstacle is None:
+        x, y = site.tensor(0).axes, site.output().axes
+        for given, made in zip((*[None] * (len(y) - len(x)), *x), y, strict=True):
+            if given is None and made is not None and made.size.is_static:
+                yield find(made)
+
+
+def _joined(site: Site, axis: Axis) -> list[Axis]:
+    """Return the factors of the dim that a Reshape joins an axis into."""
+    if site.node.op_type != "Reshape" or site.obstacle is not None:
+        return []
+    inside = {find(leaf) for leaf in leaves(axis)}
+    rows = [list(map(find, leaves(made))) for made in site.output().axes if made is not None]
+    for row in rows:
+        if inside < set(row) and all(leaf.size.is_static for leaf in row):
+            return row
+    return []

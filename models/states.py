@@ -1,0 +1,67 @@
+"""States: outputs of one run that are inputs of the next, such as a cache of keys and values.
+
+A sharded graph takes and gives them whole, as the model does. Beside that it names where a rank's
+part of them comes in and goes out, so that a state may stay on its ranks from run to run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from onnx import ModelProto, NodeProto
+
+from .graph import Graph
+from .nodes import references
+
+KEY = "rankwise.states"
+"""Metadata of a sharded graph that lists its states."""
+
+WORD = re.compile("(present|past)(_key_values)?")
+"""What exporters call a state: as an output, and as an input."""
+
+
+class State(NamedTuple):
+    """A state of a sharded graph: names of it whole, and of a rank's part."""
+
+    output: str
+    input: str
+    local_output: str
+    local_input: str
+
+
+def pairs(graph: Graph) -> dict[str, str]:
+    """Return the inputs that outputs become in the next run, by the name of the output.
+
+    They are found by name: `present.0.key` is `past.0.key` or `past_key_values.0.key`.
+    """
+    inputs = {_plain(value.name): value.name for value in graph.inputs}
+    found = {value.name: inputs.get(_plain(value.name)) for value in graph.outputs}
+    return {name: fed for name, fed in found.items() if fed is not None and fed != name}
+
+
+def _plain(name: str) -> str:
+    return WORD.sub("past", name)
+
+
+def ancestors(nodes: Sequence[NodeProto], name: str) -> set[int]:
+    """Return the numbers of the nodes that a tensor is made by; nodes are in order."""
+    needed, found = {name}, set[int]()
+    for k in reversed(range(len(nodes))):
+        if not needed.isdisjoint(nodes[k].output):
+            found.add(k)
+            needed |= set(references(nodes[k]))
+    return found
+
+
+def to_metadata(states: Sequence[State]) -> dict[str, str]:
+    """Return the metadata that lists states; none for none."""
+    return {KEY: json.dumps(states)} if states else {}
+
+
+def states_of(model: ModelProto) -> tuple[State, ...]:
+    """Return the states that a model lists in its metadata."""
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    return tuple(State(*names) for names in json.loads(metadata.get(KEY, "[]")))
