@@ -89,6 +89,7 @@ def choose(analysis: Analysis, size: int) -> Choice:
         choices.append(choice)
         if choice.heaviest <= 1 / size + SLACK:
             return choice
+    choices = [choice for choice in choices if choice.chosen] or choices
     best = min(choice.heaviest for choice in choices)
     return next(choice for choice in choices if choice.heaviest <= best + NEAR_BEST)
 
