@@ -353,6 +353,17 @@ def column_row(block: int, bits: int, zeros: bool = True, count: int = 8) -> Cas
     return Case(model, {"x": normal(3, 32)})
 
 
+def flattened(case: Case) -> Case:
+    """The same graph with scales and zero points in one dim, as older files have them."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    for tensor in model.graph.initializer:
+        if tensor.name[-2:] in ("_s", "_z"):
+            array = numpy_helper.to_array(tensor).reshape(-1)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return Case(model, case.feeds)
+
+
 def expert_mixture(fusion: int, activation: str) -> Case:
     inner, hidden, number = 7, 12, 5
     wide = inner * (2 if fusion else 1)
@@ -633,6 +644,8 @@ CASES = {
     "column_row": column_row(16, 4),
     "bytes": column_row(32, 8),
     "shared_bytes": column_row(16, 4, count=7),
+    "flat_scales": flattened(column_row(16, 4)),
+    "flat_bytes": flattened(column_row(16, 4, count=7)),
     "seven_blocks": column_row(16, 4, zeros=False, count=7),
     "without_zeros": column_row(16, 4, zeros=False),
     "biased_groups": BIASED_GROUPS,

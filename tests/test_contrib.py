@@ -218,6 +218,20 @@ def test_the_widths_of_narrow_values_follow_the_heads() -> None:
     assert [a["qkv_hidden_sizes"] for a in own] == [[16, 16, 8], [16, 16, 8], [8, 8, 4]]
 
 
+@pytest.mark.parametrize("bits", (2, 4))
+def test_blocks_whose_zero_points_share_a_byte_are_cut(bits: int, tmp_path: Path) -> None:
+    case = contrib_graphs.column_row(16, bits, count=7)
+    analysis = analyse(load(case.model))
+    (blocks,) = atoms(analysis.tensors["b_s"].axes[1])
+    for size in SIZES:
+        choice = Choice((), Layout({blocks}, size), 0.0, ())
+        sharding = Sharding(analysis, Mesh(tp=size), choice)
+        expected = alone(case.model.SerializeToString(), case)
+        assert_same(side_by_side(sharding, case, tmp_path / str(size)), expected)
+        assert sharding.parts[0].held["b_q/local"].shape == (9, -(-7 // size), 2 * bits)
+        assert sharding.parts[0].collectives == {"AllReduce": 1}
+
+
 def test_the_words_of_an_embedding_are_cut_by_row() -> None:
     analysis = analyse(load(CASES["embedding"].model))
     cut = {atom for atom, _, _ in shardable(analysis, 3)}

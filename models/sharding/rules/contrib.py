@@ -9,6 +9,7 @@ from ..axes import Conflict
 from ..site import Site
 from . import arithmetic as a
 from . import contrib_attention as h
+from . import contrib_blocks as b
 from . import contrib_experts as e
 from . import contrib_quantised as q
 from .einsum import apply, einsum
@@ -90,8 +91,8 @@ CONTRIB: dict[str, Rule] = {
     # experts
     **each("MoE QMoE", Rule(e.experts, e.local_experts)),
     # integers
-    "MatMulNBits": Rule(q.matmul_nbits, q.local_nbits),
-    "GatherBlockQuantized": Rule(q.gather_block_quantized, q.local_block_rows),
+    "MatMulNBits": Rule(b.matmul_nbits, b.local_nbits),
+    "GatherBlockQuantized": Rule(b.gather_block_quantized, b.local_block_rows),
     "MatMulInteger16": Rule(a.matmul),
     "MatMulIntegerToFloat": Rule(q.matmul_integer_to_float, q.local_integer_to_float),
     "DynamicQuantizeMatMul": Rule(q.dynamic_quantize_matmul),
