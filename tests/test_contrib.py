@@ -76,7 +76,8 @@ def test_every_rule_is_in_some_graph_here() -> None:
     assert len(reasons) == len(set(reasons))
 
 
-def test_an_operator_without_a_rule_says_why_and_what_follows_is_cut() -> None:
+@pytest.mark.parametrize("knows_shape", (False, True))
+def test_an_operator_without_a_rule_says_why_and_what_follows_is_cut(knows_shape: bool) -> None:
     model = contrib_graphs.build(
         """(float[b,s,20] x) => (float[b,s,9] y) {
           h = MatMul(x, w1)
@@ -86,12 +87,13 @@ def test_an_operator_without_a_rule_says_why_and_what_follows_is_cut() -> None:
         w1=(20, 40),
         w2=(40, 9),
     )
-    model.graph.value_info.append(
-        onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, ["b", "s", 40])
-    )
+    if knows_shape:
+        kind = onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, ["b", "s", 40])
+        model.graph.value_info.append(kind)
     text = describe(model.SerializeToString())
     assert "1 SparseAttention: its heads share a pattern of blocks" in text
-    assert plan(load(model), Mesh(tp=2)).choice.chosen
+    cut = {name for c in plan(load(model), Mesh(tp=2)).choice.chosen for name in c.weights}
+    assert cut == ({"w1", "w2"} if knows_shape else {"w1"})
 
 
 @pytest.mark.parametrize("name", CASES)

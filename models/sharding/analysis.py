@@ -120,6 +120,8 @@ def _apply_rule(site: Site) -> None:
     tensors = (*site.inputs, *site.outputs)
     if rule is None:
         site.obstacle = "no rule for this operator"
+    elif rule.reason is not None:
+        site.obstacle = rule.reason
     elif any(tensor is not None and not tensor.has_shape for tensor in tensors):
         site.obstacle = "its shapes are known only when the model runs"
     else:
