@@ -72,6 +72,6 @@ RULES: dict[str, Rule] = {
 
 def find_rule(domain: str, op_type: str) -> Rule | None:
     """Return the rule of an operator, None where there is none."""
-    if domain == DOMAIN or op_type in IN_AI_ONNX:
-        return CONTRIB.get(op_type)
-    return RULES.get(op_type) if domain in ("", "ai.onnx") else None
+    if domain in ("", "ai.onnx") and op_type not in IN_AI_ONNX:
+        return RULES.get(op_type)
+    return CONTRIB.get(op_type) if domain in ("", "ai.onnx", DOMAIN) else None
