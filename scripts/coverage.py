@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from rankwise.models.sharding.coverage import UNKNOWN, coverage, domains
-from rankwise.models.sharding.rules import reason
+from rankwise.models.sharding.rules import find_rule
 from rankwise.models.table import aligned
 
 
@@ -30,7 +30,8 @@ def main() -> int:
         for domain, by_kind in found.items():
             for kind, names in by_kind.items():
                 for name in names:
-                    why = f" ({reason(domain, name)})" if kind == kinds[2] else ""
+                    rule = find_rule(domain, name)
+                    why = f" ({rule.reason})" if rule and rule.reason else ""
                     print(f"{domain or 'ai.onnx'}: {name}: {kind}{why}")
     return 1 if found[""][UNKNOWN] else 0
 

@@ -353,6 +353,17 @@ def column_row(block: int, bits: int, zeros: bool = True, count: int = 8) -> Cas
     return Case(model, {"x": normal(3, 32)})
 
 
+def flattened(case: Case) -> Case:
+    """The same graph with scales and zero points in one dim, as older files have them."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    for tensor in model.graph.initializer:
+        if tensor.name[-2:] in ("_s", "_z"):
+            array = numpy_helper.to_array(tensor).reshape(-1)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return Case(model, case.feeds)
+
+
 def expert_mixture(fusion: int, activation: str) -> Case:
     inner, hidden, number = 7, 12, 5
     wide = inner * (2 if fusion else 1)
@@ -489,9 +500,9 @@ QUANTISED_ATTENTION = Case(
 )  # fmt: skip
 
 
-def integer_experts(bits: int, block: int, zeros: bool, fusion: int) -> Case:
-    """Experts of integers, 6 blocks wide inside."""
-    hidden, number, inner = 64, 5, 6 * (block or 16)
+def integer_experts(bits: int, block: int, zeros: bool, fusion: int, count: int = 6) -> Case:
+    """Experts of integers, so many blocks wide inside."""
+    hidden, number, inner = 64, 5, count * (block or 16)
     wide, pack, fine = inner * (2 if fusion else 1), 8 // bits, np.float32(2.0 ** (4 - bits))
     row = ((hidden // block,), (inner // block,)) if block else ((), ())
     weights: dict[str, Any] = {
@@ -504,7 +515,7 @@ def integer_experts(bits: int, block: int, zeros: bool, fusion: int) -> Case:
     }
     if zeros:
         weights["z1"] = integers(number, wide, -(-hidden // block // pack))
-        weights["z2"] = integers(number, hidden, inner // block // pack)
+        weights["z2"] = integers(number, hidden, -(-count // pack))
     model = build(
         f"""(float[n,{hidden}] x) => (float[n,{hidden}] y) {{
           p = MatMul(x, router)
@@ -621,6 +632,7 @@ CASES = {
     "prompt": decoder(6, 3, packed=True, past=0, length=5),
     "table": table(zeros=False),
     "table_with_zeros": table(zeros=True, hidden=128),
+    "odd_table": table(zeros=True),
     "table_of_bytes": table(zeros=True, bits=8),
     "four_bits": FOUR_BITS,
     "sixteen_bits": SIXTEEN_BITS,
@@ -629,10 +641,13 @@ CASES = {
     "quantised_attention": QUANTISED_ATTENTION,
     "integer_experts": integer_experts(4, 0, zeros=False, fusion=0),
     "integer_experts_in_blocks": integer_experts(4, 16, zeros=True, fusion=1),
+    "odd_experts": integer_experts(4, 16, zeros=True, fusion=1, count=3),
     "byte_experts": integer_experts(8, 0, zeros=False, fusion=1),
     "column_row": column_row(16, 4),
     "bytes": column_row(32, 8),
     "shared_bytes": column_row(16, 4, count=7),
+    "flat_scales": flattened(column_row(16, 4)),
+    "flat_bytes": flattened(column_row(16, 4, count=7)),
     "seven_blocks": column_row(16, 4, zeros=False, count=7),
     "without_zeros": column_row(16, 4, zeros=False),
     "biased_groups": BIASED_GROUPS,

@@ -76,7 +76,8 @@ def test_every_rule_is_in_some_graph_here() -> None:
     assert len(reasons) == len(set(reasons))
 
 
-def test_an_operator_without_a_rule_says_why_and_what_follows_is_cut() -> None:
+@pytest.mark.parametrize("knows_shape", (False, True))
+def test_an_operator_without_a_rule_says_why_and_what_follows_is_cut(knows_shape: bool) -> None:
     model = contrib_graphs.build(
         """(float[b,s,20] x) => (float[b,s,9] y) {
           h = MatMul(x, w1)
@@ -86,12 +87,13 @@ def test_an_operator_without_a_rule_says_why_and_what_follows_is_cut() -> None:
         w1=(20, 40),
         w2=(40, 9),
     )
-    model.graph.value_info.append(
-        onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, ["b", "s", 40])
-    )
+    if knows_shape:
+        kind = onnx.helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, ["b", "s", 40])
+        model.graph.value_info.append(kind)
     text = describe(model.SerializeToString())
     assert "1 SparseAttention: its heads share a pattern of blocks" in text
-    assert plan(load(model), Mesh(tp=2)).choice.chosen
+    cut = {name for c in plan(load(model), Mesh(tp=2)).choice.chosen for name in c.weights}
+    assert cut == ({"w1", "w2"} if knows_shape else {"w1"})
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -216,6 +218,20 @@ def test_heads_of_all_groups_are_cut_where_groups_are_too_few() -> None:
 def test_the_widths_of_narrow_values_follow_the_heads() -> None:
     own = local_attributes(CASES["narrow_values"], 3, "Attention", 5)
     assert [a["qkv_hidden_sizes"] for a in own] == [[16, 16, 8], [16, 16, 8], [8, 8, 4]]
+
+
+@pytest.mark.parametrize("bits", (2, 4))
+def test_blocks_whose_zero_points_share_a_byte_are_cut(bits: int, tmp_path: Path) -> None:
+    case = contrib_graphs.column_row(16, bits, count=7)
+    analysis = analyse(load(case.model))
+    (blocks,) = atoms(analysis.tensors["b_s"].axes[1])
+    for size in SIZES:
+        choice = Choice((), Layout({blocks}, size), 0.0, ())
+        sharding = Sharding(analysis, Mesh(tp=size), choice)
+        expected = alone(case.model.SerializeToString(), case)
+        assert_same(side_by_side(sharding, case, tmp_path / str(size)), expected)
+        assert sharding.parts[0].held["b_q/local"].shape == (9, -(-7 // size), 2 * bits)
+        assert sharding.parts[0].collectives == {"AllReduce": 1}
 
 
 def test_the_words_of_an_embedding_are_cut_by_row() -> None:

@@ -20,7 +20,7 @@ from ..shapes import Shapes, infer, symbols
 from ..states import pairs
 from .axes import Axis, Conflict, Size, atoms, find, leaves
 from .decompose import decomposed
-from .rules import find_rule, reason
+from .rules import find_rule
 from .site import Site, Tensor
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,9 @@ def _apply_rule(site: Site) -> None:
     rule = find_rule(site.node.domain, site.node.op_type)
     tensors = (*site.inputs, *site.outputs)
     if rule is None:
-        site.obstacle = reason(site.node.domain, site.node.op_type)
+        site.obstacle = "no rule for this operator"
+    elif rule.reason is not None:
+        site.obstacle = rule.reason
     elif any(tensor is not None and not tensor.has_shape for tensor in tensors):
         site.obstacle = "its shapes are known only when the model runs"
     else:

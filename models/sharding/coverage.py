@@ -6,7 +6,6 @@ from onnx import defs
 
 from .decompose import DECOMPOSED
 from .rules import find_rule
-from .rules.replicated import REPLICATED
 
 RULE, BODY, WHOLE, UNKNOWN = "rule", "written out", "whole, for a reason", "nothing known"
 
@@ -27,10 +26,9 @@ def coverage(domain: str) -> dict[str, list[str]]:
 
 
 def _treatment(domain: str, name: str) -> str:
-    if find_rule(domain, name) is not None:
-        return RULE
-    if domain:
-        return UNKNOWN
-    if name in DECOMPOSED:
+    if not domain and name in DECOMPOSED:
         return BODY
-    return WHOLE if name in REPLICATED else UNKNOWN
+    rule = find_rule(domain, name)
+    if rule is None:
+        return UNKNOWN
+    return RULE if rule.reason is None else WHOLE

@@ -1,7 +1,7 @@
 """One line per operator: how the dims of its inputs and outputs are tied.
 
-An operator that is absent is computed whole on every rank; the report names it, with the reason
-that `replicated` has for it.
+An operator that is absent is computed whole on every rank, and the report names it; those of
+`replicated` with a reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from . import (
 from .contrib import CONTRIB
 from .einsum import einsum
 from .replicated import REPLICATED
-from .rule import Rule
+from .rule import Rule, whole
 from .rule import each as _each
 
 ELEMENTWISE = (
@@ -118,14 +118,12 @@ RULES: dict[str, Rule] = {
 """Rules of ai.onnx by operator."""
 
 
+WHOLE = {name: whole(reason) for name, reason in REPLICATED.items()}
+"""Those of ai.onnx that are computed whole."""
+
+
 def find_rule(domain: str, op_type: str) -> Rule | None:
     """Return the rule of an operator, None where there is none."""
-    if domain == DOMAIN or op_type in IN_AI_ONNX:
-        return CONTRIB.get(op_type)
-    return RULES.get(op_type) if domain in ("", "ai.onnx") else None
-
-
-def reason(domain: str, op_type: str) -> str:
-    """Say why an operator without a rule is computed whole."""
-    known = REPLICATED if domain in ("", "ai.onnx") else {}
-    return known.get(op_type, "no rule for this operator")
+    if domain in ("", "ai.onnx") and op_type not in IN_AI_ONNX:
+        return RULES.get(op_type) or WHOLE.get(op_type)
+    return CONTRIB.get(op_type) if domain in ("", "ai.onnx", DOMAIN) else None

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from ..axes import Conflict
 from ..site import Site
-from . import arithmetic, contrib_attention, contrib_experts, contrib_quantised, convolution
+from . import arithmetic as a
+from . import contrib_attention as h
+from . import contrib_blocks as b
+from . import contrib_experts as e
+from . import contrib_quantised as q
+from . import convolution as c
 from .einsum import apply, einsum
 from .rule import Rule, each, whole
 
@@ -24,12 +29,12 @@ def fused_matmul(site: Site) -> None:
 
 
 def fused_gemm(site: Site) -> None:
-    arithmetic.gemm(site)
+    a.gemm(site)
     _activate(site)
 
 
 def fused_conv(site: Site) -> None:
-    convolution.conv(site)
+    c.conv(site)
     if site.has(3):
         site.tie_all(site.tensor(3).axes, site.output().axes)
     _activate(site)
@@ -42,7 +47,7 @@ def _activate(site: Site) -> None:
         site.contracted.clear()
 
 
-S = contrib_quantised.SCALE
+S = q.SCALE
 BINARY = f"...,{S},{S},...,{S},{S},{S},{S}->..."
 
 REASONS = {
@@ -74,47 +79,32 @@ CONTRIB: dict[str, Rule] = {
     **each("BiasGelu FastGelu", Rule(einsum("...,...->..."))),
     # matrix products and convolutions
     **each("FusedMatMul TransposeMatMul", Rule(fused_matmul)),
-    "FusedGemm": Rule(fused_gemm, convolution.bias_once),
-    "FusedConv": Rule(fused_conv, convolution.local_conv),
+    "FusedGemm": Rule(fused_gemm, c.bias_once),
+    "FusedConv": Rule(fused_conv, c.local_conv),
     # normalisations
-    **each(
-        "LayerNormalization SimplifiedLayerNormalization", Rule(arithmetic.layer_normalization)
-    ),
-    **each(
-        "SkipLayerNormalization SkipSimplifiedLayerNormalization",
-        Rule(arithmetic.layer_normalization),
-    ),
+    **each("LayerNormalization SimplifiedLayerNormalization", Rule(a.layer_normalization)),
+    **each("SkipLayerNormalization SkipSimplifiedLayerNormalization", Rule(a.layer_normalization)),
     # attention
-    **each(
-        "Attention QAttention", Rule(contrib_attention.attention, contrib_attention.local_heads)
-    ),
-    "MultiHeadAttention": Rule(
-        contrib_attention.multi_head_attention, contrib_attention.local_heads
-    ),
-    "GroupQueryAttention": Rule(
-        contrib_attention.grouped_query_attention, contrib_attention.local_groups
-    ),
-    "RotaryEmbedding": Rule(contrib_attention.rotary_embedding, contrib_attention.local_heads),
+    **each("Attention QAttention", Rule(h.attention, h.local_heads)),
+    "MultiHeadAttention": Rule(h.multi_head_attention, h.local_heads),
+    "GroupQueryAttention": Rule(h.grouped_query_attention, h.local_groups),
+    "RotaryEmbedding": Rule(h.rotary_embedding, h.local_heads),
     # experts
-    **each("MoE QMoE", Rule(contrib_experts.experts, contrib_experts.local_experts)),
+    **each("MoE QMoE", Rule(e.experts, e.local_experts)),
     # integers
-    "MatMulNBits": Rule(contrib_quantised.matmul_nbits, contrib_quantised.local_nbits),
-    "GatherBlockQuantized": Rule(
-        contrib_quantised.gather_block_quantized, contrib_quantised.local_block_rows
-    ),
-    "MatMulInteger16": Rule(arithmetic.matmul),
-    "MatMulIntegerToFloat": Rule(
-        contrib_quantised.matmul_integer_to_float, contrib_quantised.local_integer_to_float
-    ),
-    "DynamicQuantizeMatMul": Rule(contrib_quantised.dynamic_quantize_matmul),
-    "QGemm": Rule(contrib_quantised.quantised_gemm, contrib_quantised.local_gemm),
-    **each("QuantizeLinear DequantizeLinear", Rule(contrib_quantised.quantise)),
+    "MatMulNBits": Rule(b.matmul_nbits, b.local_nbits),
+    "GatherBlockQuantized": Rule(b.gather_block_quantized, b.local_block_rows),
+    "MatMulInteger16": Rule(a.matmul),
+    "MatMulIntegerToFloat": Rule(q.matmul_integer_to_float, q.local_integer_to_float),
+    "DynamicQuantizeMatMul": Rule(q.dynamic_quantize_matmul),
+    "QGemm": Rule(q.quantised_gemm, q.local_gemm),
+    **each("QuantizeLinear DequantizeLinear", Rule(q.quantise)),
     **each("QLinearAdd QLinearMul", Rule(einsum(BINARY))),
     **each("QLinearSigmoid QLinearLeakyRelu", Rule(einsum(f"...,{S},{S},{S},{S}->..."))),
     "QLinearWhere": Rule(einsum(f"...,...,{S},{S},...,{S},{S},{S},{S}->...")),
-    "QLinearSoftmax": Rule(contrib_quantised.softmax),
-    "QLinearConcat": Rule(contrib_quantised.concat),
-    **each("QLinearGlobalAveragePool QLinearAveragePool", Rule(contrib_quantised.pool)),
+    "QLinearSoftmax": Rule(q.softmax),
+    "QLinearConcat": Rule(q.concat),
+    **each("QLinearGlobalAveragePool QLinearAveragePool", Rule(q.pool)),
     # whole
     **{name: whole(reason) for reason, names in REASONS.items() for name in names.split()},
 }

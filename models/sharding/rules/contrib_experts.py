@@ -12,8 +12,8 @@ from typing import NamedTuple
 from ..axes import Axis, Conflict, concatenation, product
 from ..rewrite import Call, Local
 from ..site import Site
-from .contrib_quantised import Blocks, blocked, without_bias
-from .forms import WHOLE, axis_of, lay, merged, optional, tie_or_whole, width_of
+from .contrib_blocks import Blocks, blocked
+from .forms import WHOLE, axis_of, lay, merged, optional, tie_or_whole, width_of, without_bias
 
 ABSENT = 99
 """A position that no node has an input at."""
@@ -47,6 +47,8 @@ def experts(site: Site) -> None:
     lay(site, optional(site, second.bias), (WHOLE, WHOLE))
     lay(site, optional(site, second.scale), (WHOLE, WHOLE), (WHOLE, WHOLE, w.blocks))
     lay(site, optional(site, second.zeros), (WHOLE, WHOLE), (WHOLE, WHOLE, w.zeros))
+    if w.zeros is None:
+        site.whole(w.blocks)
     site.contract(w.blocks)
 
 
@@ -54,7 +56,7 @@ def _inner_width(site: Site, places: Places, is_quantised: bool) -> Blocks:
     stored = width_of(site.tensor(places.weight))
     if not is_quantised:
         w = axis_of(stored)
-        return Blocks(w, w, w, None)
+        return Blocks(w, w, w, w)
     default = site.attribute("expert_weight_bits", 4)
     bits = site.attribute("fc2_expert_weight_bits", default)
     block = site.attribute("block_size", 0)

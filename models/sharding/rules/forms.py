@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..axes import Axis, Conflict, Size, product
+from ..rewrite import Call, Local
 from ..site import Site, Tensor
 
 WHOLE = None
@@ -67,3 +68,14 @@ def tie_or_whole(site: Site, a: Axis | None, b: Axis | None) -> None:
         site.tie(a, b)
     except Conflict:
         site.whole(a, b)
+
+
+def without_bias(local: Local, *positions: int) -> Call:
+    """Leave these inputs to the first rank, where the ranks' parts are summed."""
+    call = local.unchanged()
+    if not local.is_partial or local.rank == 0:
+        return call
+    inputs = ["" if k in positions else name for k, name in enumerate(call.inputs)]
+    while not inputs[-1]:
+        inputs.pop()
+    return call._replace(inputs=inputs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..axes import Conflict
 from ..rewrite import Call, Local
 from ..site import Site, Tie
 
@@ -19,15 +18,17 @@ class Rule(NamedTuple):
 
     tie: Tie
     localize: Callable[[Local], Call] = _unchanged
+    reason: str | None = None
+    """why it is computed whole, whatever its shapes are"""
 
 
 def whole(reason: str) -> Rule:
     """Return the rule of an operator that is computed whole, and why."""
+    return Rule(_untied, reason=reason)
 
-    def tie(site: Site) -> None:
-        raise Conflict(reason)
 
-    return Rule(tie)
+def _untied(site: Site) -> None:
+    """Say nothing of any dim: all are needed whole."""
 
 
 def each(names: str, rule: Rule) -> dict[str, Rule]:
