@@ -139,7 +139,7 @@ OPERATORS: dict[str, Operator] = {
     "DynamicQuantizeLinear": operator(
         """(float[4,8] x) => (uint8[4,7] y, float s, uint8 z) {
           h = MatMul (x, w) \n y, s, z = DynamicQuantizeLinear (h) }""",
-        [], w=(8, 7),
+        [4, 7, 8], w=(8, 7),
     ),
     # convolutions and normalisations
     "ConvTranspose": operator(
@@ -177,7 +177,7 @@ OPERATORS: dict[str, Operator] = {
     "SoftmaxCrossEntropyLoss": operator(
         """(float[4,7] x, int64[4] t) => (float[4] y, float[4,7] p) {
           y, p = SoftmaxCrossEntropyLoss <reduction="none"> (x, t) }""",
-        [], 13, fed_t=np.array([6, 0, 3, 3]),
+        [4, 7], 13, fed_t=np.array([6, 0, 3, 3]),
     ),
     # elements by their numbers
     "GatherElements": operator(
