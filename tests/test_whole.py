@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import ranks
+from operators import OPERATORS
 
 from rankwise.models.graph import load
 from rankwise.models.sharding import describe
@@ -174,3 +175,8 @@ def test_a_description_says_why_an_operator_runs_whole() -> None:
     text = "(float[4,8] x) => (int64[2,n] y) { h = MatMul(x, w) \n y = NonZero(h) }"
     model = graphs.build(text, w=(8, 6))
     assert "NonZero: the size of its output depends on data" in describe(model.SerializeToString())
+
+
+def test_a_description_says_why_a_recurrence_is_cut_by_batch_alone() -> None:
+    model = OPERATORS["GRU"].model
+    assert "1 GRU: hidden units stay together" in describe(model.SerializeToString())
