@@ -85,6 +85,13 @@ OPERATORS: dict[str, Operator] = {
         """(float[5,4,3] x) => (float[5,1,4,7] y) { y = RNN <hidden_size=7> (x, w, r) }""",
         [4], w=(1, 7, 3), r=(1, 7, 7),
     ),
+    "RNN whose state is added to what comes in": operator(
+        """(float[5,4,3] x, float[1,4,7] h) => (float[1,4,7] z) {
+          , yh = RNN <hidden_size=7> (x, w, r, , , h) \n z = Add (yh, h) }""",
+        [4],
+        w=(1, 7, 3),
+        r=(1, 7, 7),
+    ),
     "ReverseSequence": operator(
         """(float[5,4,3] x, int64[4] n) => (float[5,4,3] y) { y = ReverseSequence (x, n) }""",
         [3, 4], fed_n=np.array([5, 3, 1, 4]),
@@ -184,6 +191,12 @@ OPERATORS: dict[str, Operator] = {
         """(float[4,5,6] x, int64[4,7,6] i) => (float[4,7,6] y) {
           y = GatherElements <axis=1> (x, i) }""",
         [4, 6, 7], fed_i=np.arange(168).reshape(4, 7, 6) % 5,
+    ),
+    "GatherElements for fewer rows": operator(
+        """(float[4,5,6] x, int64[3,7,6] i) => (float[3,7,6] y) {
+          y = GatherElements <axis=1> (x, i) }""",
+        [6, 7],
+        fed_i=np.arange(126).reshape(3, 7, 6) % 5,
     ),
     "GatherND": operator(
         """(float[4,5,6,7] x, int64[4,3,2] i) => (float[4,3,7] y) {
