@@ -73,6 +73,7 @@ def build(
     for name, array in constants.items():
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         types[name] = helper.make_tensor_type_proto(kind, array.shape)
+    declared = {value.name: value.type for value in plan.model.graph.value_info}
     fragments: list[Fragment | None] = []
     for step in plan.instructions:
         if isinstance(step, Communicate):
@@ -80,6 +81,9 @@ def build(
             fragments.append(None)
         else:
             fragments.append(_fragment(plan, step, types, options, providers))
+        for name in declared.keys() & step.outputs:
+            if not types[name].tensor_type.HasField("shape"):
+                types[name] = declared[name]
     return fragments, types
 
 
@@ -108,10 +112,8 @@ def _fragment(
     """Make one session, and add the types of its outputs to `types`."""
     model = _model(plan, step, types)
     session = open_session(model.SerializeToString(), options, providers)
-    declared = {value.name: value.type for value in plan.model.graph.value_info}
     for value in session.get_outputs():
-        found = parse_type(value.type, value.shape)
-        types[value.name] = found if value.shape else declared.get(value.name, found)
+        types[value.name] = parse_type(value.type, value.shape)
     return Fragment.of(session, step)
 
 

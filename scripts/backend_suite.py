@@ -53,8 +53,8 @@ EXCEPTIONS: Mapping[str, str] = {}
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "light")
 
-FROZEN = 0.6
-"""How often an input becomes a weight where some do: sizes and axes are then known."""
+FROZEN = (0.2, 0.8)
+"""How often the first input becomes a weight, and how often another: sizes are known then."""
 
 TIMEOUT_S = 60.0
 
@@ -239,7 +239,7 @@ def frozen(case: Case, rng: np.random.Generator) -> Case:
     kept = []
     for value, array in zip(inputs, fed, strict=True):
         kind = value.type.tensor_type.elem_type
-        if not kind or rng.random() >= FROZEN:
+        if not kind or rng.random() >= FROZEN[value is not inputs[0]]:
             kept.append(array)
             continue
         tensor = numpy_helper.from_array(np.asarray(array), value.name)

@@ -85,6 +85,13 @@ OPERATORS: dict[str, Operator] = {
         """(float[5,4,3] x) => (float[5,1,4,7] y) { y = RNN <hidden_size=7> (x, w, r) }""",
         [4], w=(1, 7, 3), r=(1, 7, 7),
     ),
+    "RNN whose state is added to what comes in": operator(
+        """(float[5,4,3] x, float[1,4,7] h) => (float[1,4,7] z) {
+          , yh = RNN <hidden_size=7> (x, w, r, , , h) \n z = Add (yh, h) }""",
+        [4],
+        w=(1, 7, 3),
+        r=(1, 7, 7),
+    ),
     "ReverseSequence": operator(
         """(float[5,4,3] x, int64[4] n) => (float[5,4,3] y) { y = ReverseSequence (x, n) }""",
         [3, 4], fed_n=np.array([5, 3, 1, 4]),
@@ -139,7 +146,7 @@ OPERATORS: dict[str, Operator] = {
     "DynamicQuantizeLinear": operator(
         """(float[4,8] x) => (uint8[4,7] y, float s, uint8 z) {
           h = MatMul (x, w) \n y, s, z = DynamicQuantizeLinear (h) }""",
-        [], w=(8, 7),
+        [4, 7, 8], w=(8, 7),
     ),
     # convolutions and normalisations
     "ConvTranspose": operator(
@@ -177,13 +184,19 @@ OPERATORS: dict[str, Operator] = {
     "SoftmaxCrossEntropyLoss": operator(
         """(float[4,7] x, int64[4] t) => (float[4] y, float[4,7] p) {
           y, p = SoftmaxCrossEntropyLoss <reduction="none"> (x, t) }""",
-        [], 13, fed_t=np.array([6, 0, 3, 3]),
+        [4, 7], 13, fed_t=np.array([6, 0, 3, 3]),
     ),
     # elements by their numbers
     "GatherElements": operator(
         """(float[4,5,6] x, int64[4,7,6] i) => (float[4,7,6] y) {
           y = GatherElements <axis=1> (x, i) }""",
         [4, 6, 7], fed_i=np.arange(168).reshape(4, 7, 6) % 5,
+    ),
+    "GatherElements for fewer rows": operator(
+        """(float[4,5,6] x, int64[3,7,6] i) => (float[3,7,6] y) {
+          y = GatherElements <axis=1> (x, i) }""",
+        [6, 7],
+        fed_i=np.arange(126).reshape(3, 7, 6) % 5,
     ),
     "GatherND": operator(
         """(float[4,5,6,7] x, int64[4,3,2] i) => (float[4,3,7] y) {

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
+import ranks
 from onnx import defs
-from operators import OPERATORS, Operator
+from operators import OPERATORS
 
-from rankwise import InferenceSession
-from rankwise.collectives import Communicator, local
 from rankwise.models.graph import load
-from rankwise.models.mesh import Mesh
-from rankwise.models.sharding.analysis import Analysis, analyse
-from rankwise.models.sharding.axes import Axis, find
+from rankwise.models.sharding.analysis import analyse
+from rankwise.models.sharding.axes import find
 from rankwise.models.sharding.coverage import BODY, RULE, UNKNOWN, WHOLE, coverage
 from rankwise.models.sharding.decompose import DECOMPOSED
-from rankwise.models.sharding.layout import Layout
 from rankwise.models.sharding.rules import RULES
 from rankwise.models.sharding.rules.replicated import REPLICATED
-from rankwise.models.sharding.search import Choice, is_opaque, shardable
-from rankwise.models.sharding.write import Sharding, write_part
+from rankwise.models.sharding.search import shardable
 
 
 def test_every_operator_has_a_rule_a_body_or_a_reason() -> None:
@@ -42,27 +35,13 @@ def test_no_operator_is_listed_twice_or_does_not_exist() -> None:
     assert set(coverage("")) == {RULE, BODY, WHOLE, UNKNOWN}
 
 
-def cuts(analysis: Analysis, size: int, op_type: str) -> list[Axis]:
-    """Return the atoms along which a node of this operator runs on parts."""
-    return [
-        atom
-        for atom, _, sites in shardable(analysis, size)
-        for site in sites
-        if site.node.op_type == op_type and not is_opaque(site, _layout(atom, size))
-    ]
-
-
-def _layout(atom: Axis, size: int) -> Layout:
-    return Layout(frozenset([atom]), size)
-
-
 @pytest.mark.parametrize("name", OPERATORS)
 def test_the_dims_that_pass_are_those_that_may(name: str) -> None:
     op_type, analysis = name.split()[0], analyse(load(OPERATORS[name].model))
     if op_type in DECOMPOSED:
         assert op_type not in {site.node.op_type for site in analysis.sites}
-        return
-    found = cuts(analysis, 2, op_type)
+        op_type = ""
+    found = ranks.passing(analysis, 2, op_type)
     obstacles = [site.obstacle for site in analysis.sites if site.obstacle]
     assert sorted(find(atom).size.first for atom in found) == OPERATORS[name].passes, obstacles
 
@@ -71,31 +50,11 @@ def test_the_dims_that_pass_are_those_that_may(name: str) -> None:
 @pytest.mark.parametrize("name", OPERATORS)
 def test_parts_give_what_the_whole_gives(name: str, size: int, tmp_path: Path) -> None:
     case = OPERATORS[name]
-    whole = onnxruntime.InferenceSession(case.model.SerializeToString())
-    expected = whole.run(None, case.feeds)
-    assert all(np.ptp(np.asarray(out, np.float64)) > 0 for out in expected if out.size > 1)
+    expected = ranks.whole(case.model, case.feeds)
+    assert all(np.ptp(out.astype(np.float64)) > 0 for out in expected if out.size > 1)
     analysis = analyse(load(case.model))
     for k, (atom, _, _) in enumerate(shardable(analysis, size)):
-        choice = Choice((), _layout(atom, size), 0.0, ())
         folder = tmp_path / str(k)
         folder.mkdir()
-        for got in outputs(Sharding(analysis, Mesh(tp=size), choice), case, folder):
-            for a, b in zip(got, expected, strict=True):
-                assert (a.shape, a.dtype) == (b.shape, b.dtype)
-                np.testing.assert_allclose(
-                    a, b, rtol=1e-4, atol=1e-5 if a.dtype.kind == "f" else 0
-                )
-
-
-def outputs(sharding: Sharding, case: Operator, folder: Path) -> list[list[Any]]:
-    """Return the outputs of every rank."""
-    for part in sharding.parts:
-        write_part(sharding, part, folder / f"{part.rank}.onnx", lambda done, total: None)
-    # A part that does not communicate would be sharded once more.
-    is_alone = not sharding.parts[0].collectives
-    return local.run(1 if is_alone else sharding.mesh.size, partial(answer, folder, case))
-
-
-def answer(folder: Path, case: Operator, comm: Communicator) -> list[Any]:
-    with InferenceSession(folder / f"{comm.rank}.onnx", comm=comm) as session:
-        return session.run(None, case.feeds)
+        for got in ranks.run(ranks.cut_along(analysis, atom, size), case.feeds, folder):
+            ranks.assert_same(got, expected)

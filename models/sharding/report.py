@@ -12,6 +12,7 @@ from ..graph import load
 from ..mesh import Mesh
 from ..table import aligned
 from .analysis import BATCH, LENGTH, Analysis, analyse
+from .rules import find_rule
 from .search import Candidate, rank_bytes
 from .site import Site
 from .write import Sharding, plan_analysed
@@ -49,6 +50,13 @@ def _obstacles(analysis: Analysis) -> Iterable[str]:
     )
     for text, count in found.most_common():
         yield f"whole        {count} {text}"
+    noted = Counter(
+        f"{site.node.op_type}: {rule.note}"
+        for site in analysis.sites
+        if (rule := find_rule(site.node.domain, site.node.op_type)) and rule.note
+    )
+    for text, count in noted.most_common():
+        yield f"partly       {count} {text}"
 
 
 def _meshes(analysis: Analysis) -> Iterable[Sequence[object]]:

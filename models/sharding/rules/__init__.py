@@ -56,7 +56,7 @@ RULES: dict[str, Rule] = {
     # attention and recurrences
     "Attention": Rule(attention.attention, attention.local_attention),
     "RotaryEmbedding": Rule(attention.rotary_embedding, attention.local_rotary_embedding),
-    **_each("GRU LSTM RNN", Rule(recurrent.recurrent)),
+    **_each("GRU LSTM RNN", Rule(recurrent.recurrent, note=recurrent.WHOLE)),
     "ReverseSequence": Rule(recurrent.reverse_sequence),
     # quantized
     **_each("DequantizeLinear QuantizeLinear", Rule(quantization.quantize)),

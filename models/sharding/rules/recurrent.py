@@ -5,6 +5,8 @@ from __future__ import annotations
 from ..axes import Axis
 from ..site import Site, Tensor
 
+WHOLE = "hidden units stay together: every step needs all of them; the batch passes"
+
 
 def recurrent(site: Site) -> None:
     """RNN, GRU, LSTM: sequences of a batch are independent; a step needs all of the state."""

@@ -20,6 +20,8 @@ class Rule(NamedTuple):
     localize: Callable[[Local], Call] = _unchanged
     reason: str | None = None
     """why it is computed whole, whatever its shapes are"""
+    note: str = ""
+    """why dims do not pass that one would wish to; the report says it"""
 
 
 def whole(reason: str) -> Rule:
