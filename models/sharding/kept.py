@@ -1,4 +1,4 @@
-"""States that stay on their ranks: of which a rank gives the very part that it takes."""
+"""States that stay on their ranks: of which each rank gives the very part that it takes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from onnx import NodeProto
 
 from ..nodes import references
 from ..states import State, ancestors
+from ..weights import IndexSet
 from .analysis import Analysis
 from .layout import Layout
 from .site import Tensor
@@ -17,7 +18,6 @@ from .site import Tensor
 def kept(
     analysis: Analysis,
     layout: Layout,
-    rank: int,
     nodes: Sequence[NodeProto],
     local: Mapping[str, str],
 ) -> Iterator[State]:
@@ -26,20 +26,33 @@ def kept(
     `local` names this rank's part of a tensor. An input that anything reads whole is no such
     state.
     """
+    if not analysis.states:
+        return
+    reads = [list(references(node)) for node in nodes]
+    producer = {name: k for k, node in enumerate(nodes) for name in node.output}
+    readers: dict[str, set[int]] = {fed: set() for fed in analysis.states.values()}
+    for k, names in enumerate(reads):
+        for name in readers.keys() & set(names):
+            readers[name].add(k)
     for output, fed in analysis.states.items():
         state = State(output, fed, local.get(output, ""), local.get(fed, ""))
         tensors = analysis.tensors[output], analysis.tensors[fed]
-        if "" in state or not _are_alike(*tensors, layout, rank):
+        if "" in state or not _are_alike(*tensors, layout):
             continue
-        readers = {k for k, node in enumerate(nodes) if fed in references(node)}
-        if readers <= ancestors(nodes, state.local_input):
+        if readers[fed] <= ancestors(reads, producer, state.local_input):
             yield state
 
 
-def _are_alike(a: Tensor, b: Tensor, layout: Layout, rank: int) -> bool:
-    """Say whether a rank holds the same indices of two tensors."""
-    held = [[layout.indices(axis, rank) for axis in tensor.axes] for tensor in (a, b)]
+def _are_alike(a: Tensor, b: Tensor, layout: Layout) -> bool:
+    """Say whether every rank holds the same indices of two tensors."""
     return a.rank == b.rank and all(
-        x is y or (x is not None and y is not None and np.array_equal(x, y))
-        for x, y in zip(*held, strict=True)
+        _same(layout.indices(x, rank), layout.indices(y, rank))
+        for x, y in zip(a.axes, b.axes, strict=True)
+        for rank in range(layout.size)
     )
+
+
+def _same(a: IndexSet, b: IndexSet) -> bool:
+    if a is None or b is None:
+        return a is b
+    return np.array_equal(a, b)

@@ -96,7 +96,7 @@ def partition(analysis: Analysis, layout: Layout, rank: int) -> Part:
         writer.write(site)
     for value in analysis.graph.outputs:
         writer.whole(analysis.tensors[value.name])
-    writer.part.states = tuple(kept(analysis, layout, rank, writer.part.nodes, writer.locals))
+    writer.part.states = tuple(kept(analysis, layout, writer.part.nodes, writer.locals))
     return writer.part.pruned({value.name for value in analysis.graph.outputs})
 
 
