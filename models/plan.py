@@ -195,9 +195,11 @@ class _Planner:
 
     def _borders(self) -> set[int]:
         """Return the nodes that cut states: a fragment of their own, which can be left out."""
-        nodes = [self.nodes[k] for k in self.order]
-        found = (ancestors(nodes, state.local_input) for state in self.states)
-        return {self.order[k] for numbers in found for k in numbers}
+        return {
+            k
+            for state in self.states
+            for k in ancestors(self.reads, self.producer, state.local_input)
+        }
 
     def plan(self) -> Plan:
         fragments = self._fragments()

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto
 
 from .graph import Graph
-from .nodes import references
 
 KEY = "rankwise.states"
 """Metadata of a sharded graph that lists its states."""
@@ -46,13 +45,17 @@ def _plain(name: str) -> str:
     return WORD.sub("past", name)
 
 
-def ancestors(nodes: Sequence[NodeProto], name: str) -> set[int]:
-    """Return the numbers of the nodes that a tensor is made by; nodes are in order."""
-    needed, found = {name}, set[int]()
-    for k in reversed(range(len(nodes))):
-        if not needed.isdisjoint(nodes[k].output):
+def ancestors(reads: Sequence[Sequence[str]], producer: Mapping[str, int], name: str) -> set[int]:
+    """Return the numbers of the nodes that a tensor is made by.
+
+    `reads` are the names that each node reads, `producer` is the node that makes a name.
+    """
+    todo, found = [name], set[int]()
+    while todo:
+        k = producer.get(todo.pop())
+        if k is not None and k not in found:
             found.add(k)
-            needed |= set(references(nodes[k]))
+            todo += reads[k]
     return found
 
 

@@ -207,6 +207,61 @@ def mixtral(size: Size) -> Any:
     )
 
 
+def phi3(size: Size) -> Any:
+    """Queries, keys and values in one matrix, gate and up in another."""
+    return transformers.Phi3Config(
+        **size.decoder, num_key_value_heads=size.kv_heads, pad_token_id=0
+    )
+
+
+def falcon(size: Size) -> Any:
+    """One head of keys for all queries, in one matrix with them."""
+    return transformers.FalconConfig(
+        **size.decoder, multi_query=True, new_decoder_architecture=False
+    )
+
+
+def bloom(size: Size) -> Any:
+    """A bias of attention that all layers share; heads of queries, keys and values interleaved."""
+    return transformers.BloomConfig(
+        vocab_size=size.vocabulary,
+        hidden_size=size.hidden,
+        n_layer=size.layers,
+        n_head=size.heads,
+    )
+
+
+def gemma2(size: Size) -> Any:
+    """Norms on both sides of a branch, logits and scores through tanh."""
+    return transformers.Gemma2Config(
+        **size.decoder,
+        num_key_value_heads=size.kv_heads,
+        head_dim=size.hidden // size.heads,
+        sliding_window=6,
+    )
+
+
+def qwen3(size: Size) -> Any:
+    """Norms of every head."""
+    return transformers.Qwen3Config(
+        **size.decoder,
+        num_key_value_heads=size.kv_heads,
+        head_dim=size.hidden // size.heads,
+    )
+
+
+def opt(size: Size) -> Any:
+    return transformers.OPTConfig(
+        vocab_size=size.vocabulary,
+        hidden_size=size.hidden,
+        ffn_dim=size.inner,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        word_embed_proj_dim=size.hidden,
+        max_position_embeddings=512,
+    )
+
+
 def bert(size: Size) -> Export:
     config = transformers.BertConfig(**size.decoder)
     model = randomise(transformers.BertModel(config, add_pooling_layer=False))
@@ -240,6 +295,31 @@ def resnet(size: Size) -> Export:
     return _of_pixels(model, {0: "batch", 2: "height", 3: "width"})
 
 
+def convnext(size: Size) -> Export:
+    """Convolutions by channel, and a scale of each branch."""
+    config = transformers.ConvNextConfig(
+        hidden_sizes=[size.hidden // 2, size.hidden, size.hidden, 2 * size.hidden],
+        depths=[1, 1, size.layers, 1],
+        num_labels=10,
+    )
+    model = transformers.ConvNextForImageClassification(config)
+    return _of_pixels(model, {0: "batch"})
+
+
+def swin(size: Size) -> Export:
+    """Attention in windows, some of them shifted, with a table of biases."""
+    config = transformers.SwinConfig(
+        image_size=64,
+        embed_dim=size.hidden // 2,
+        depths=[2, 2],
+        num_heads=[size.heads // 2, size.heads],
+        window_size=4,
+        num_labels=10,
+        attn_implementation="eager",
+    )
+    return _of_pixels(transformers.SwinForImageClassification(config), {0: "batch"})
+
+
 def _of_pixels(model: torch.nn.Module, open_dims: Mapping[int, str]) -> Export:
     pixels = {"pixel_values": torch.randn(BATCH, 3, 64, 64)}
     return Export(Vision(randomise(model)), pixels, {"pixel_values": open_dims}, ["logits"])
@@ -252,10 +332,18 @@ TORCH: dict[str, Callable[[Size], Export]] = {
     "gpt2": lambda size: decoder(gpt2(size)),
     "neox": lambda size: decoder(neox(size)),
     "phi": lambda size: decoder(phi(size)),
+    "phi3_cache": lambda size: cached(phi3(size)),
+    "falcon": lambda size: decoder(falcon(size)),
+    "bloom": lambda size: decoder(bloom(size)),
+    "gemma2": lambda size: decoder(gemma2(size)),
+    "qwen3_cache": lambda size: cached(qwen3(size)),
+    "opt": lambda size: decoder(opt(size)),
     "mixtral": lambda size: decoder(mixtral(size)),
     "bert": bert,
     "vit": vit,
     "resnet": resnet,
+    "convnext": convnext,
+    "swin": swin,
 }
 """Models that torch.onnx.export writes, by the name of their file."""
 

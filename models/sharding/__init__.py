@@ -6,6 +6,7 @@ rules/      one line per operator
 analysis    the axes of a whole graph
 search      which atoms to shard: what they save, what they cost, which exclude each other
 heads       groups of queries, where they are fewer than the ranks
+kept        states that stay on their ranks from run to run
 layout      which indices of a dim a rank holds
 relayout    between whole and sharded, by nodes of the graph
 partials    sums that are reduced once they have met

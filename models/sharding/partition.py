@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -19,10 +19,11 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from ..nodes import draws, references, subgraphs
 from ..opset import DOMAIN
-from ..states import State, ancestors
+from ..states import State
 from ..weights import IndexSet, Weight
 from . import relayout
 from .analysis import Analysis
+from .kept import kept
 from .layout import Layout
 from .partials import ADDED, carried
 from .rewrite import Call
@@ -97,7 +98,7 @@ def partition(analysis: Analysis, layout: Layout, rank: int) -> Part:
         writer.write(site)
     for value in analysis.graph.outputs:
         writer.whole(analysis.tensors[value.name])
-    writer.part.states = tuple(writer.states())
+    writer.part.states = tuple(kept(analysis, layout, writer.part.nodes, writer.locals))
     return writer.part.pruned({value.name for value in analysis.graph.outputs})
 
 
@@ -108,7 +109,7 @@ class _Writer:
         self.analysis, self.layout, self.rank = analysis, layout, rank
         self.part = Part(rank)
         self._whole = {value.name: value.name for value in analysis.graph.inputs}
-        self._local: dict[str, str] = {}
+        self.locals: dict[str, str] = {}
         self._partial: dict[str, str] = {}
         self._carried = carried(analysis, layout)
         self._taken = set(analysis.tensors)
@@ -207,7 +208,7 @@ class _Writer:
         return final
 
     def _hold(self, tensor: Tensor, name: str) -> None:
-        (self._local if self._is_sharded(tensor) else self._whole)[tensor.name] = name
+        (self.locals if self._is_sharded(tensor) else self._whole)[tensor.name] = name
 
     def _is_sharded(self, tensor: Tensor) -> bool:
         return any(self.layout.holds(axis) for axis in tensor.axes)
@@ -221,7 +222,7 @@ class _Writer:
             else:
                 base, self._base = self._base, name
                 gathered = relayout.to_whole(
-                    self, self._local[name], tensor, self.layout, self.rank
+                    self, self.locals[name], tensor, self.layout, self.rank
                 )
                 self._rename(gathered, name)
                 self._count_sent(tensor, 1)
@@ -234,36 +235,16 @@ class _Writer:
         name = tensor.name
         if not self._is_sharded(tensor):
             return self.whole(tensor)
-        if name not in self._local:
+        if name not in self.locals:
             if tensor.is_weight:
                 index = tuple(self.layout.indices(axis, self.rank) for axis in tensor.axes)
-                self._local[name] = self._free(f"{name}/local")
-                self._take_weight(self._local[name], name, index)
+                self.locals[name] = self._free(f"{name}/local")
+                self._take_weight(self.locals[name], name, index)
             else:
                 cut = relayout.to_local(self, self._whole[name], tensor, self.layout, self.rank)
-                self._local[name] = self._free(f"{name}/local")
-                self._rename(cut, self._local[name])
-        return self._local[name]
-
-    def states(self) -> Iterator[State]:
-        """Yield the states of which a rank gives the very part that it takes."""
-        tensors = self.analysis.tensors
-        for output, fed in self.analysis.states.items():
-            state = State(output, fed, self._local.get(output, ""), self._local.get(fed, ""))
-            if "" in state or not self._are_alike(tensors[output], tensors[fed]):
-                continue
-            border = ancestors(self.part.nodes, state.local_input)
-            readers = {k for k, n in enumerate(self.part.nodes) if fed in references(n)}
-            if readers <= border:
-                yield state
-
-    def _are_alike(self, a: Tensor, b: Tensor) -> bool:
-        """Say whether a rank holds the same indices of two tensors."""
-        held = [[self.layout.indices(axis, self.rank) for axis in t.axes] for t in (a, b)]
-        return a.rank == b.rank and all(
-            x is y or (x is not None and y is not None and np.array_equal(x, y))
-            for x, y in zip(*held, strict=True)
-        )
+                self.locals[name] = self._free(f"{name}/local")
+                self._rename(cut, self.locals[name])
+        return self.locals[name]
 
     def _take_weight(self, name: str, source: str, index: tuple[IndexSet, ...]) -> None:
         weight = self.analysis.graph.weights[source]

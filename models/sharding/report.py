@@ -94,6 +94,8 @@ def preview(sharding: Sharding) -> str:
         f"a run sends {sent:,.0f} bytes per rank (batch {BATCH}, other open dims {LENGTH}): "
         + (counts or "no collectives"),
     ]
+    if states := sharding.parts[0].states:
+        lines.append(f"{len(states)} states stay on their ranks where run_local is called")
     for candidate in choice.chosen:
         names = ", ".join(candidate.weights[:6]) + (", ..." if len(candidate.weights) > 6 else "")
         lines.append(f"an axis of {candidate.atom!r} is cut in {names}")

@@ -51,10 +51,10 @@ class Candidate:
     """bytes of weights that the heaviest rank need not hold"""
     sent: float
     """bytes that a rank sends for it in a run of the usual size"""
-    calls: int
-    """collectives of a run"""
     weights: tuple[str, ...]
     """names of the weights that it cuts"""
+    calls: int = 0
+    """collectives of a run"""
 
     @property
     def cost(self) -> float:
@@ -111,7 +111,7 @@ def candidates(analysis: Analysis, size: int) -> list[Candidate]:
         saved = sum(_saved(analysis, tensor, layout) for tensor in weights)
         if saved > 0:
             sent, calls = _traffic(analysis, sites, tensors, layout)
-            found.append(Candidate(atom, saved, sent, calls, tuple(t.name for t in weights)))
+            found.append(Candidate(atom, saved, sent, tuple(t.name for t in weights), calls))
     return found
 
 
