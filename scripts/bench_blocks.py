@@ -2,28 +2,23 @@
 
 The model: 12 times x + MatMul(Gelu(MatMul(LayerNormalization(x)))), 400 MB of float32 weights.
 Each rank has one thread. Beside it one onnxruntime process with one thread and with two, in the
-same run and in turn, while the other rank sleeps. Prints a markdown table: medians in ms, and in
-brackets the ratio of the upper to the lower quartile. --memory runs only the ranks, and prints the
-peak of the heaviest process in MB beside its weights.
+same run and in turn (side_by_side.py), as a markdown table. --memory runs only the ranks, and
+prints the peak of the heaviest process in MB beside its weights.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import multiprocessing
 import resource
-import shlex
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from mpi4py import MPI
+from side_by_side import compare, options
 
 import rankwise
 from rankwise.models.builder import Builder
@@ -31,7 +26,6 @@ from rankwise.models.sharding import shard
 
 WIDTH, BLOCKS = 1024, 12
 ROWS = (1, 8, 128)
-IN_A_ROW = 6
 
 
 def main() -> None:
@@ -53,7 +47,7 @@ def main() -> None:
             if given.memory:
                 memory(session)
             else:
-                speed(session, path, given.seconds)
+                compare(session, path, cases(), "rows", given.seconds)
         world.barrier()
 
 
@@ -77,10 +71,10 @@ def write(path: Path) -> None:
     onnx.save_model(g.model(), path, save_as_external_data=True, location="weights")
 
 
-def options(threads: int) -> onnxruntime.SessionOptions:
-    found = onnxruntime.SessionOptions()
-    found.intra_op_num_threads = threads
-    return found
+def cases() -> dict[str, dict[str, np.ndarray[Any, Any]]]:
+    """Inputs by their number of rows."""
+    rng = np.random.default_rng(1)
+    return {str(rows): {"x": rng.standard_normal((rows, WIDTH), np.float32)} for rows in ROWS}
 
 
 def memory(session: rankwise.InferenceSession) -> None:
@@ -91,55 +85,6 @@ def memory(session: rankwise.InferenceSession) -> None:
     peaks = MPI.COMM_WORLD.gather((peak, session.weight_bytes / 1e6))
     if peaks is not None:
         print(f"peak {max(peaks)[0]:.0f} MB, weights {max(peaks)[1]:.0f} MB of a rank")
-
-
-def speed(session: rankwise.InferenceSession, path: Path, seconds: float) -> None:
-    """Print the table."""
-    world = MPI.COMM_WORLD
-    whole = [onnxruntime.InferenceSession(path, options(n)) for n in (1, 2) if world.rank == 0]
-    if world.rank == 0:
-        version = MPI.Get_library_version().partition(",")[0].partition("\n")[0]
-        print(f"\n{version}, onnxruntime {onnxruntime.__version__}, {datetime.date.today()}\n")
-        print(f"    mpirun -n {world.size} python {shlex.join(sys.argv)}\n")
-        print("| rows | ranks | one thread | two threads | of the ideal | to two threads |")
-        print("|---" * 6 + "|")
-    for rows in ROWS:
-        x = np.random.default_rng(1).standard_normal((rows, WIDTH), np.float32)
-        calls = [session, *whole] if world.rank == 0 else [session, None, None]
-        times = [[timed(one, x) for one in calls] for _ in range(turns(calls, x, seconds))]
-        if world.rank == 0:
-            quartiles = np.quantile(np.array(times) * 1e3, [0.25, 0.5, 0.75], axis=0)
-            ours, one, two = quartiles[1]
-            cells = [f"{b:.2f} ({c / a:.2f})" for a, b, c in quartiles.T]
-            ideal = f"{one / ours / world.size:.1%}"
-            print(f"| {rows} | {' | '.join(cells)} | {ideal} | {two / ours:.2f} |", flush=True)
-
-
-def turns(calls: list[Any], x: np.ndarray[Any, Any], seconds: float) -> int:
-    """How often to time each in so many seconds."""
-    trial = sum(timed(one, x) for _ in range(2) for one in calls) / 2 * IN_A_ROW
-    return int(MPI.COMM_WORLD.bcast(min(300, max(7, seconds / trial))))
-
-
-def timed(session: Any, x: np.ndarray[Any, Any]) -> float:
-    """The seconds of one run, for which all ranks wait; the first of a few that follow is not one.
-
-    By then the system has moved what runs to different cores.
-    """
-    rest()
-    seconds = []
-    for _ in range(IN_A_ROW if session is not None else 0):
-        start = time.perf_counter()
-        session.run(None, {"x": x})
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds[1:] or [0.0]))
-
-
-def rest() -> None:
-    """Wait for all ranks without taking a core."""
-    request = MPI.COMM_WORLD.Ibarrier()
-    while not request.Test():
-        time.sleep(0.0005)
 
 
 if __name__ == "__main__":
