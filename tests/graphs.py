@@ -357,6 +357,38 @@ BRANCHES = Case(
 )
 """Two partial sums that meet on their way, through biases and scales, and others that do not."""
 
+APART = Case(
+    build(
+        """(float[b,16] x) => (float[b,16] y, float[b,16] z, float[1,16] e, float[1,16] t) {
+          h = MatMul(x, w1)
+          a = MatMul(h, w2)
+          g = MatMul(x, w3)
+          c = MatMul(g, w4)
+          y = Mul(a, c)
+          row = MatMul(first, w5)
+          n = Add(row, x)
+          d = MatMul(first, w6)
+          z = Add(n, d)
+          p = MatMul(first, w7)
+          q = MatMul(first, w8)
+          e = Add(p, q)
+          t = Relu(p)
+        }""",
+        w1=(16, 60),
+        w2=(60, 16),
+        w3=(16, 52),
+        w4=(52, 16),
+        first=(1, 90),
+        w5=(90, 16),
+        w6=(90, 16),
+        w7=(90, 16),
+        w8=(90, 16),
+    ),
+    {"x": normal(5, 16)},
+)
+"""Partial sums that must not meet: in a product, past an addition that widens one, and where
+another node reads one."""
+
 CACHED = Case(
     build(
         """(float[b,s,24] x, float[b,6,p,4] past_kv)
@@ -399,5 +431,6 @@ CASES = {
     "pooled": POOLED,
     "sizes_as_data": SIZES_AS_DATA,
     "branches": BRANCHES,
+    "apart": APART,
     "cached": CACHED,
 }

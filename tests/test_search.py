@@ -12,7 +12,7 @@ from onnx import helper
 
 from rankwise.models.graph import load
 from rankwise.models.sharding.analysis import analyse
-from rankwise.models.sharding.search import candidates, choose, independent_set
+from rankwise.models.sharding.search import CALL_BYTES, candidates, choose, independent_set
 from rankwise.models.states import pairs
 
 graphs_of_conflicts = st.integers(1, 9).flatmap(
@@ -51,6 +51,7 @@ def test_what_an_inner_width_saves_and_sends() -> None:
     (inner,) = (c for c in candidates(analysis, 2) if "w2" in c.weights and "w1" in c.weights)
     assert inner.saved == (16 * 30 + 30 + 30 * 9) * 4 / 2
     assert inner.sent == 2 * (9 * 4) / 2
+    assert inner.cost == inner.sent + CALL_BYTES
 
 
 def test_a_state_that_stays_on_its_ranks_costs_nothing() -> None:

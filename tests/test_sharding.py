@@ -158,6 +158,12 @@ def test_partial_sums_that_meet_are_reduced_once() -> None:
     assert reduced == ["both", "z0", "u0"]
 
 
+def test_partial_sums_that_must_not_meet_are_reduced_apart() -> None:
+    sharding = plan(load(graphs.APART.model), Mesh(tp=2))
+    reduced = [n.output[0] for n in sharding.parts[1].nodes if n.op_type == "AllReduce"]
+    assert reduced == ["a", "c", "row", "d", "p", "q"]
+
+
 def test_half_precision_sums_are_reduced_where_they_are_made() -> None:
     sharding = plan(load(_half(graphs.BRANCHES).model), Mesh(tp=2))
     assert sharding.parts[0].collectives == {"AllReduce": 4}

@@ -27,7 +27,7 @@ from .relayout import place
 from .site import Site, Tensor
 
 PRICES = tuple(4.0**-k for k in range(-1, 8))
-"""Bytes of weights that a byte sent per run must save, the dearest first. At 4 MiniLM's attention
+"""Bytes of weights that a byte sent per run must save, the dearest first. At 1 MiniLM's attention
 heads, inner widths and vocabulary are cut, and its table of positions is left whole. Never 0: of
 two choices that save as much, the one that sends less is the better at any size."""
 
