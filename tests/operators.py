@@ -10,6 +10,7 @@ import zlib
 from typing import Any, NamedTuple
 
 import graphs
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -111,6 +112,14 @@ OPERATORS: dict[str, Operator] = {
         """(float[4,24] x) => (float[4,7] y) {
           d = DequantizeLinear <axis=0, block_size=8> (w, s, z) \n y = MatMul (x, d) }""",
         [3, 7], 21, w=bytes_(24, 7), s=scales(3, 7), z=bytes_(3, 7),
+    ),
+    "DequantizeLinear of four bits": operator(
+        """(float[4,24] x) => (float[4,7] y) {
+          d = DequantizeLinear <axis=0, block_size=8> (w, s) \n y = MatMul (x, d) }""",
+        [3, 7],
+        21,
+        w=(bytes_(24, 7, high=15).astype(np.int8) - 7).astype(ml_dtypes.int4),
+        s=scales(3, 7),
     ),
     "QLinearMatMul": operator(
         """(uint8[4,5,8] a) => (uint8[4,5,7] y) {
