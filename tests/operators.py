@@ -10,6 +10,7 @@ import zlib
 from typing import Any, NamedTuple
 
 import graphs
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -61,6 +62,19 @@ OPERATORS: dict[str, Operator] = {
           y, nk, nv = Attention <is_causal=1> (q, k, v, m, pk, pv) }""",
         [2, 3, 4], 23,
     ),
+    "Attention of an open length": operator(
+        """(float[b,s,24] x) => (float[b,s,24] y) {
+          q = MatMul (x, wq) \n k = MatMul (x, wk) \n v = MatMul (x, wv)
+          a = Attention <q_num_heads=6, kv_num_heads=3, is_causal=1> (q, k, v)
+          y = MatMul (a, wo) }""",
+        [2, 3],
+        23,
+        wq=(24, 24),
+        wk=(24, 12),
+        wv=(24, 12),
+        wo=(24, 24),
+        fed_x=graphs.normal(2, 5, 24),
+    ),
     "RotaryEmbedding": operator(
         """(float[4,5,24] x, int64[4,5] at) => (float[4,5,24] y) {
           y = RotaryEmbedding <num_heads=3> (x, cos, sin, at) }""",
@@ -111,6 +125,14 @@ OPERATORS: dict[str, Operator] = {
         """(float[4,24] x) => (float[4,7] y) {
           d = DequantizeLinear <axis=0, block_size=8> (w, s, z) \n y = MatMul (x, d) }""",
         [3, 7], 21, w=bytes_(24, 7), s=scales(3, 7), z=bytes_(3, 7),
+    ),
+    "DequantizeLinear of four bits": operator(
+        """(float[4,24] x) => (float[4,7] y) {
+          d = DequantizeLinear <axis=0, block_size=8> (w, s) \n y = MatMul (x, d) }""",
+        [3, 7],
+        21,
+        w=(bytes_(24, 7, high=15).astype(np.int8) - 7).astype(ml_dtypes.int4),
+        s=scales(3, 7),
     ),
     "QLinearMatMul": operator(
         """(uint8[4,5,8] a) => (uint8[4,5,7] y) {
@@ -260,6 +282,19 @@ OPERATORS: dict[str, Operator] = {
     "Resize to sizes": operator(
         """(float[4,6,5,7] x) => (float[4,6,9,3] y) { y = Resize (x, , , s) }""",
         [4, 6], s=np.array([4, 6, 9, 3]),
+    ),
+    "Resize to computed sizes": operator(
+        """(float[b,6,h,w] x) => (float[b,6,p,q] y) {
+          c = Conv (x, k) \n s = Shape (c) \n n = Slice (s, i0, i2) \n m = Slice (s, i2, i4)
+          d = Mul (m, i2) \n t = Concat <axis=0> (n, d)
+          r = Resize <mode="linear"> (c, , , t) \n y = Conv (r, l) }""",
+        [8],
+        k=(8, 6, 1, 1),
+        l=(6, 8, 1, 1),
+        i0=[0],
+        i2=[2],
+        i4=[4],
+        fed_x=graphs.normal(2, 6, 5, 7),
     ),
     "Upsample": operator(
         """(float[4,6,5,7] x) => (float[4,6,10,7] y) { y = Upsample (x, s) }""",

@@ -270,6 +270,13 @@ def test_sequences_and_strings_cross_fragments() -> None:
         assert w.tolist() == ["aa", "bb"]
 
 
+def test_an_input_that_nothing_reads_is_fed_all_the_same() -> None:
+    made = model("y = Neg(x)", "(float[n,m] x, float[n] unread) => (float[n,m] y)")
+    feeds = {"x": operand(0), "unread": np.ones(2, np.float32)}
+    for (y,) in run(1, made, lambda rank: feeds):
+        np.testing.assert_array_equal(y, -operand(0))
+
+
 def test_outputs_that_are_inputs_weights_and_results_work_and_are_the_callers_own() -> None:
     made = model(
         "y = rankwise.Broadcast(x)",

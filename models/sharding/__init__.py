@@ -2,7 +2,9 @@
 
 axes        what dims are made of, and how two of them become one
 site        a node as its rule sees it
-rules/      one line per operator
+rules/      one line per operator, or why there is none
+decompose   operators written out as functions of others
+coverage    what is done with each operator of a set
 analysis    the axes of a whole graph
 search      which atoms to shard: what they save, what they cost, which exclude each other
 heads       groups of queries, where they are fewer than the ranks

@@ -179,6 +179,13 @@ def _atoms_of(tensors: Sequence[Tensor | None]) -> set[Axis]:
     return {atom for tensor in tensors if tensor is not None for atom in tensor.atoms}
 
 
+def fixed(size: Size) -> int:
+    """Return a size that is the same in all runs. Raises Conflict for another."""
+    if not size.is_static:
+        raise Conflict("a size that it depends on is known only when the model runs")
+    return size.first
+
+
 Tie = Callable[[Site], None]
 
 

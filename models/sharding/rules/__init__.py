@@ -15,6 +15,7 @@ from . import (
     indexing,
     quantization,
     recurrent,
+    slicing,
     structure,
 )
 from .contrib import CONTRIB
@@ -108,7 +109,7 @@ RULES: dict[str, Rule] = {
     "Reshape": Rule(structure.reshape, structure.local_reshape),
     "Shape": Rule(structure.shape, structure.local_shape),
     "Size": Rule(structure.size, structure.local_size),
-    "Slice": Rule(structure.slice_, structure.local_slice),
+    "Slice": Rule(slicing.slice_, slicing.local_slice),
     "Split": Rule(structure.split, structure.local_split),
     **_each("Squeeze Unsqueeze", Rule(structure.same_dims)),
     "Tile": Rule(structure.tile),

@@ -6,7 +6,7 @@ import numpy as np
 from onnx import TensorProto
 
 from ..axes import Axis, Conflict, Size, product
-from ..rewrite import Call, Local, full
+from ..rewrite import Call, Local
 from ..site import Site
 from .einsum import apply, einsum, product_terms
 from .replicated import DRAWN
@@ -91,10 +91,14 @@ def groups(site: Site) -> None:
 
 
 def local_groups(local: Local) -> Call:
-    call, channels = local.unchanged(), local.site.tensor(0)
-    inner = full(channels.shape[1]) // call.attributes["num_groups"]
-    count = local.layout.local(channels.axes[1], local.rank).first // inner
-    return call._replace(attributes={**call.attributes, "num_groups": count})
+    """Count this rank's groups."""
+    call, x = local.unchanged(), local.site.tensor(0)
+    count = call.attributes["num_groups"]
+    inner = x.shape[1].over(Size(count, count))
+    assert inner is not None
+    ours = local.layout.local(x.axes[1], local.rank).over(inner)
+    assert ours is not None
+    return call._replace(attributes={**call.attributes, "num_groups": ours.first})
 
 
 def layer_normalization(site: Site) -> None:

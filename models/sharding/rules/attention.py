@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..axes import Axis, Conflict, Size, product
-from ..rewrite import Call, Local, full
-from ..site import Site, Tensor
+from ..rewrite import Call, Local
+from ..site import Site, Tensor, fixed
 
 
 class Dims(NamedTuple):
@@ -70,8 +70,8 @@ def _caches(site: Site) -> list[Tensor]:
 def _groups_and_heads(site: Site) -> tuple[Axis, Axis]:
     """Return the heads of the keys, and those of the queries: the same, times so many."""
     q, k = site.tensor(0), site.tensor(1)
-    heads = full(q.shape[1]) if q.rank == 4 else site.attribute("q_num_heads", 0)
-    groups = full(k.shape[1]) if k.rank == 4 else site.attribute("kv_num_heads", 0)
+    heads = fixed(q.shape[1]) if q.rank == 4 else site.attribute("q_num_heads", 0)
+    groups = fixed(k.shape[1]) if k.rank == 4 else site.attribute("kv_num_heads", 0)
     if not groups or heads % groups:
         raise Conflict(f"{groups} heads of keys do not divide {heads} of queries")
     axis, each = _static(groups), _static(heads // groups)
@@ -97,15 +97,18 @@ def local_attention(local: Local) -> Call:
 def _local_heads(local: Local, tensor: Tensor, heads: int) -> int:
     """Return how many of a tensor's heads this rank has."""
     dim = 1 if tensor.rank == 4 else 2
-    width = full(tensor.shape[dim]) // heads
-    return local.layout.local(tensor.axes[dim], local.rank).first // width
+    width = tensor.shape[dim].over(Size(heads, heads))
+    assert width is not None
+    count = local.layout.local(tensor.axes[dim], local.rank).over(width)
+    assert count is not None
+    return count.first
 
 
 def rotary_embedding(site: Site) -> None:
     """Every head is turned by angles that are of its place, or are looked up by it."""
     x, y = site.tensor(0), site.output()
     site.tie_all(x.axes, y.axes)
-    count = full(x.shape[1]) if x.rank == 4 else site.attribute("num_heads", 0)
+    count = fixed(x.shape[1]) if x.rank == 4 else site.attribute("num_heads", 0)
     if not count:
         raise Conflict("expected the number of heads")
     dims = _split_heads(site, x, _static(count))

@@ -7,7 +7,7 @@ from onnx import TensorProto
 
 from ..layout import bounds
 from ..rewrite import Call, Local, full
-from ..site import Site, Tensor, int64
+from ..site import Site, Tensor, fixed, int64
 
 SELECTABLE = {
     TensorProto.FLOAT,
@@ -113,7 +113,7 @@ def gather_nd(site: Site) -> None:
     """The last dim of the indices names places in the dims that follow the batch."""
     data, indices, y = site.tensor(0), site.tensor(1), site.output()
     batch = site.attribute("batch_dims", 0)
-    rest = batch + full(indices.shape[-1])
+    rest = batch + fixed(indices.shape[-1])
     for dim in range(batch):
         site.tie(data.axes[dim], indices.axes[dim])
     site.whole(*data.axes[batch:rest], indices.axes[-1])
@@ -124,7 +124,7 @@ def gather_nd(site: Site) -> None:
 def scatter_nd(site: Site) -> None:
     """What is put is whole along the indices, and cut as the data along the dims behind."""
     data, indices, updates = site.tensor(0), site.tensor(1), site.tensor(2)
-    named = full(indices.shape[-1])
+    named = fixed(indices.shape[-1])
     site.tie_all(data.axes, site.output().axes)
     site.whole(*data.axes[:named], *indices.axes, *updates.axes[: indices.rank - 1])
     if named < data.rank:
