@@ -59,6 +59,7 @@ def _communicate(nodes: Sequence[onnx.NodeProto], ranks: Sequence[Values]) -> No
     given = [values[node.input[0]] for node, values in zip(nodes, ranks, strict=True)]
     options = {entry.name: helper.get_attribute_value(entry) for entry in nodes[0].attribute}
     if nodes[0].op_type == "AllReduce":
+        assert len({part.shape for part in given}) == 1  # numpy would broadcast
         combine = COMBINE[options.get("op", b"sum").decode()]
         result = given[0]
         for part in given[1:]:
