@@ -43,15 +43,14 @@ def draw(seed: int, number: int) -> Drawn:
     return draft.finished()
 
 
-def propose(d: Draft) -> Node | None:
-    """Propose a node of an operator that has a rule; every second time one of those above."""
-    recent = d.values[-RECENT:]
-    x = d.one(recent)
-    known = operators(d.opset)
-    op = d.one([op for op in known if op in SPECIAL] if d.pick(2) else known)
-    if op not in SPECIAL:
-        return from_schema(d, op, x)
-    return SPECIAL[op](d, x) if x.rank else None
+def propose(draft: Draft) -> Node | None:
+    """Propose a node of an operator that has a rule; every second time a special one."""
+    x = draft.one(draft.values[-RECENT:])
+    if not x.rank:  # nothing to cut, and onnxruntime's DFT ends the process
+        return None
+    known = operators(draft.opset)
+    op = draft.one([op for op in known if op in SPECIAL] if draft.pick(2) else known)
+    return SPECIAL[op](draft, x) if op in SPECIAL else from_schema(draft, op, x)
 
 
 def start(rng: Generator) -> Draft:

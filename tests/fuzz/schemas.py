@@ -137,16 +137,27 @@ def _parameter(d: Draft, known: OpSchema, position: int, x: Value) -> str:
 
 
 def _takes(known: OpSchema, position: int, dtype: np.dtype[Any]) -> bool:
+    kind = TensorProto.DataType.Name(helper.np_dtype_to_tensor_dtype(dtype))
+    return f"tensor({kind.lower()})" in _types(known, position)
+
+
+def _types(known: OpSchema, position: int) -> set[str]:
+    """Return the types that an input may have, by its parameter; or the one that it must have."""
     name = known.inputs[min(position, len(known.inputs) - 1)].type_str
     found = [t.allowed_type_strs for t in known.type_constraints if t.type_param_str == name]
-    kind = TensorProto.DataType.Name(helper.np_dtype_to_tensor_dtype(dtype))
-    return f"tensor({kind.lower()})" in (found[0] if found else {name})
+    return set(found[0]) if found else {name}
 
 
 def _kind(d: Draft, known: OpSchema, position: int, x: Value) -> np.dtype[Any] | None:
-    """Return the element type of an input: that of the first, if it is bound to it."""
+    """Return the element type of an input: that of the first, if it is bound to it.
+
+    None where the operator has one type in mind, for sizes or places: of such, onnxruntime does
+    not check all, and a wrong one may end the process.
+    """
     if known.inputs[0].type_str == known.inputs[min(position, len(known.inputs) - 1)].type_str:
         return x.dtype
+    if len(_types(known, position)) == 1:
+        return None
     taken = [kind for kind in KINDS if _takes(known, position, kind)]
     return d.one(taken) if taken else None
 
