@@ -174,6 +174,10 @@ OPERATORS: dict[str, Operator] = {
           y = MeanVarianceNormalization <axes=[0,2]> (x) }""",
         [6, 7], 13,
     ),
+    "MeanVarianceNormalization of three dims": operator(
+        """(float[4,6,5] x) => (float[4,6,5] y) { y = MeanVarianceNormalization (x) }""",
+        [6], 13,
+    ),
     "SoftmaxCrossEntropyLoss": operator(
         """(float[4,7] x, int64[4] t) => (float[4] y, float[4,7] p) {
           y, p = SoftmaxCrossEntropyLoss <reduction="none"> (x, t) }""",
