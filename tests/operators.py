@@ -290,6 +290,12 @@ OPERATORS: dict[str, Operator] = {
         """(float[4,64,1] x) => (float[4,7,9,2] y) { y = STFT (x, step, window) }""",
         [4], 17, step=np.array(8), window=(16,),
     ),
+    "Squeeze of every dim of one": operator(
+        "(float[4,1,5,1] x) => (float[4,5] y) { y = Squeeze (x) }", [4, 5]
+    ),
+    "Squeeze of old": operator(
+        "(float[4,1,5,1] x) => (float[4,5] y) { y = Squeeze (x) }", [4, 5], 11
+    ),
     "Dropout": operator(
         """(float[4,6] x) => (float[4,6] y) { y = Dropout (x, r, t) }""",
         [4, 6], r=np.float32(0.5), t=np.array(False),
