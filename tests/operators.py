@@ -296,6 +296,12 @@ OPERATORS: dict[str, Operator] = {
     "Squeeze of old": operator(
         "(float[4,1,5,1] x) => (float[4,5] y) { y = Squeeze (x) }", [4, 5], 11
     ),
+    "Squeeze of nothing": operator(
+        "(float[4,5] x) => (float[4,5] y) { y = Squeeze (x) }", [4, 5], 11
+    ),
+    "Squeeze of nothing today": operator(
+        "(float[4,5] x) => (float[4,5] y) { y = Squeeze (x) }", [4, 5]
+    ),
     "Dropout": operator(
         """(float[4,6] x) => (float[4,6] y) { y = Dropout (x, r, t) }""",
         [4, 6], r=np.float32(0.5), t=np.array(False),
