@@ -94,7 +94,7 @@ class Draft:
     def _alone(self, node: onnx.NodeProto) -> onnx.ModelProto:
         """Return a model of one node."""
         weights = [t for t in self.model.graph.initializer if t.name in node.input]
-        inputs = [_info(value) for value in self._read_by(node)]
+        inputs = [_info(value, _sizes(value)) for value in self._read_by(node)]
         outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
         graph = helper.make_graph([node], "node", inputs, outputs, weights)
         return helper.make_model(
@@ -120,7 +120,10 @@ class Draft:
         return Drawn(self.model, tuple(feeds if is_open else feeds[:1]))
 
 
-def _info(value: Value) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(
-        value.name, helper.np_dtype_to_tensor_dtype(value.dtype), None
-    )
+def _info(value: Value, sizes: list[int | None] | None = None) -> onnx.ValueInfoProto:
+    kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+    return helper.make_tensor_value_info(value.name, kind, sizes)
+
+
+def _sizes(value: Value) -> list[int | None]:
+    return [n if value.is_static(dim) else None for dim, n in enumerate(value.shape)]

@@ -53,13 +53,13 @@ class Checked(NamedTuple):
 
 def check(drawn: Drawn, size: int, rng: Generator, most: int | None = None) -> Checked:
     """Run a graph under all that `layouts` yields, or under so many of them at most."""
-    session = onnxruntime.InferenceSession(drawn.model.SerializeToString(), quiet())
-    expected = [session.run(None, feeds) for feeds in drawn.feeds]
     differences, parted = list[str](), set[str]()
     try:
+        session = onnxruntime.InferenceSession(drawn.model.SerializeToString(), quiet())
+        expected = [session.run(None, feeds) for feeds in drawn.feeds]
         found = list(layouts(analyse(load(drawn.model)), size, rng))
-    except Exception as error:  # whatever goes wrong in it is a finding
-        return Checked(0, frozenset(), (f"the analysis fails: {error!r}",))
+    except Exception as error:  # whatever fails here is a finding, as below
+        return Checked(0, frozenset(), (f"before a layout: {type(error).__name__}: {error}",))
     kept = sorted(rng.permutation(len(found))[:most].tolist())
     for name, sharding in (found[k] for k in kept):
         parted |= on_parts(sharding)
