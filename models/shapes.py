@@ -42,6 +42,9 @@ ALIKE = {
 }
 """Operators whose schemas may say nothing of shapes, and others that give the same."""
 
+IMPLIED = {"STFT": {"onesided": 1}}
+"""Attributes that schemas take for 0 where they are absent, though their default is another."""
+
 UNFOLLOWED = RANDOM | {"Dropout"}
 
 
@@ -122,7 +125,7 @@ def _infer_node(
     known = [name for name in _captured(node) if name in found.types]
     try:
         schema = defs.get_schema(node.op_type, graph.opsets.get(node.domain, 1), node.domain)
-        asked = node
+        asked = _spelled_out(node)
         if not schema.has_type_and_shape_inference_function and node.op_type in ALIKE:
             schema = defs.get_schema(ALIKE[node.op_type], graph.opsets.get("", 1))
             asked = helper.make_node(schema.name, node.input[: schema.max_input], node.output)
@@ -139,6 +142,18 @@ def _infer_node(
     for name, kind in outputs.items():
         _take(found, name, kind)
     _follow(node, graph, opsets, found)
+
+
+def _spelled_out(node: NodeProto) -> NodeProto:
+    """Return a node with the defaults that its schema does not know."""
+    given = {entry.name for entry in node.attribute}
+    absent = {k: v for k, v in IMPLIED.get(node.op_type, {}).items() if k not in given}
+    if not absent:
+        return node
+    asked = NodeProto()
+    asked.CopyFrom(node)
+    asked.attribute.extend(helper.make_attribute(k, v) for k, v in absent.items())
+    return asked
 
 
 def _infer_contrib(node: NodeProto, found: Shapes) -> None:

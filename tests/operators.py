@@ -203,6 +203,10 @@ OPERATORS: dict[str, Operator] = {
           y = MeanVarianceNormalization <axes=[0,2]> (x) }""",
         [6, 7], 13,
     ),
+    "MeanVarianceNormalization of three dims": operator(
+        """(float[4,6,5] x) => (float[4,6,5] y) { y = MeanVarianceNormalization (x) }""",
+        [6], 13,
+    ),
     "SoftmaxCrossEntropyLoss": operator(
         """(float[4,7] x, int64[4] t) => (float[4] y, float[4,7] p) {
           y, p = SoftmaxCrossEntropyLoss <reduction="none"> (x, t) }""",
@@ -333,6 +337,18 @@ OPERATORS: dict[str, Operator] = {
     "STFT": operator(
         """(float[4,64,1] x) => (float[4,7,9,2] y) { y = STFT (x, step, window) }""",
         [4], 17, step=np.array(8), window=(16,),
+    ),
+    "Squeeze of every dim of one": operator(
+        "(float[4,1,5,1] x) => (float[4,5] y) { y = Squeeze (x) }", [4, 5]
+    ),
+    "Squeeze of old": operator(
+        "(float[4,1,5,1] x) => (float[4,5] y) { y = Squeeze (x) }", [4, 5], 11
+    ),
+    "Squeeze of nothing": operator(
+        "(float[4,5] x) => (float[4,5] y) { y = Squeeze (x) }", [4, 5], 11
+    ),
+    "Squeeze of nothing today": operator(
+        "(float[4,5] x) => (float[4,5] y) { y = Squeeze (x) }", [4, 5]
     ),
     "Dropout": operator(
         """(float[4,6] x) => (float[4,6] y) { y = Dropout (x, r, t) }""",

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from operators import OPERATORS
 
 from rankwise.models.graph import load
 from rankwise.models.shapes import infer, symbols
@@ -34,6 +35,16 @@ def test_every_tensor_has_the_shape_that_it_has_in_a_run(name: str) -> None:
         assert onnx.helper.tensor_dtype_to_np_dtype(found.types[name]) == made.dtype
         if name in found.values and not case.feeds.keys() & {name}:
             np.testing.assert_array_equal(found.values[name], made)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_what_an_operator_makes_has_the_shape_that_it_has_in_a_run(name: str) -> None:
+    case = OPERATORS[name]
+    found = infer(load(case.model), {})
+    session = onnxruntime.InferenceSession(case.model.SerializeToString())
+    made = session.run(None, case.feeds)
+    for value, array in zip(case.model.graph.output, made, strict=True):
+        assert found.shapes[value.name] == array.shape
 
 
 def test_dims_without_a_name_are_told_apart() -> None:

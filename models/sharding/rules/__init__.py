@@ -111,10 +111,11 @@ RULES: dict[str, Rule] = {
     "Size": Rule(structure.size, structure.local_size),
     "Slice": Rule(slicing.slice_, slicing.local_slice),
     "Split": Rule(structure.split, structure.local_split),
-    **_each("Squeeze Unsqueeze", Rule(structure.same_dims)),
+    "Squeeze": Rule(structure.same_dims, structure.local_squeeze),
     "Tile": Rule(structure.tile),
     "Transpose": Rule(structure.transpose),
     "Trilu": Rule(structure.trilu),
+    "Unsqueeze": Rule(structure.same_dims),
 }
 """Rules of ai.onnx by operator."""
 

@@ -112,10 +112,14 @@ def layer_normalization(site: Site) -> None:
 
 
 def along_dims(site: Site) -> None:
-    """MeanVarianceNormalization needs whole what it takes the mean over."""
+    """MeanVarianceNormalization needs whole what it takes the mean over.
+
+    onnxruntime takes the default, which is of images, for tensors of fewer dims too.
+    """
     x = site.tensor(0)
     site.tie_all(x.axes, site.output().axes)
-    site.whole(*(x.axes[dim] for dim in site.attribute("axes", [0, 2, 3])))
+    given = site.attribute("axes", [0, 2, 3])
+    site.whole(*(x.axes[dim] for dim in given if dim < x.rank))
 
 
 def batch_normalization(site: Site) -> None:

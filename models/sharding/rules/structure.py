@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from ..axes import Axis, Conflict, Size, concatenation, cut_at, find, leaves, unify, unify_rows
+from ..axes import ONE, Axis, Conflict, Size, concatenation, cut_at, find, leaves, unify, unify_rows
 from ..rewrite import Call, Local, entries, full, local_sizes, rescale
 from ..site import Site, Tensor, int64
 
@@ -69,6 +69,19 @@ def same_dims(site: Site) -> None:
     x, y = ([a for a in t.axes if a is not None] for t in (site.tensor(0), site.output()))
     for a, b in zip(x, y, strict=True):
         unify(a, b)
+
+
+def local_squeeze(local: Local) -> Call:
+    """Name the dims of size 1: a rank may have one index of a dim that stays."""
+    call, x = local.unchanged(), local.site.tensor(0)
+    if local.site.has(1) or "axes" in call.attributes:
+        return call
+    ones = [dim for dim, size in enumerate(x.shape) if size == ONE]
+    if not ones:
+        return Call("Identity", call.inputs, {})
+    if local.site.opset < 13:
+        return call._replace(attributes={"axes": ones})
+    return call._replace(inputs=[*call.inputs, local.constant(int64(*ones))])
 
 
 def transpose(site: Site) -> None:

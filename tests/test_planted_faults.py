@@ -1,0 +1,211 @@
+"""Faults planted in the sharding, and that the comparisons of the suite find each of them.
+
+A fault is one function or one rule, replaced by a wrong one that makes graphs which still run. The
+comparison is a test of the suite itself, on one of its cases; it passes before the fault is
+planted, and finds wrong numbers after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import test_contrib
+import test_rules
+import test_sharding
+
+from rankwise.models.sharding import partition, relayout
+from rankwise.models.sharding.axes import Axis, atoms, leaves, pieces, product
+from rankwise.models.sharding.layout import Layout, bounds
+from rankwise.models.sharding.rewrite import Call, Local
+from rankwise.models.sharding.rules import (
+    RULES,
+    arithmetic,
+    attention,
+    contrib,
+    contrib_quantised,
+    convolution,
+    indexing,
+    structure,
+)
+from rankwise.models.sharding.rules.einsum import einsum
+from rankwise.models.sharding.rules.rule import Rule
+from rankwise.models.sharding.search import partial_op
+from rankwise.models.sharding.site import Site
+
+Comparison = Callable[[str, int, Path], None]
+
+EVERY_AXIS = test_sharding.test_every_axis_that_may_be_cut_gives_the_same_outputs
+CHOSEN = test_sharding.test_what_is_chosen_gives_the_same_outputs
+OPERATOR = test_rules.test_parts_give_what_the_whole_gives
+CONTRIB = test_contrib.test_every_axis_that_may_be_cut_gives_the_same_outputs
+
+
+class Fault(NamedTuple):
+    """What is replaced, by what, and the test and its case that find it."""
+
+    where: Any
+    """a module, a class, or a table"""
+    name: str
+    wrong: Any
+    compare: Comparison
+    case: str
+
+
+def with_every_bias(local: Local, *_: int) -> Call:
+    return local.unchanged()
+
+
+def mean_of_means(local: Local) -> Call:
+    """Weigh the means of the parts alike, however long they are."""
+    call = local.unchanged()
+    mean = local.node(call.op_type, call.inputs, **call.attributes)
+    share = 1 / local.layout.size if local.is_partial else 1
+    return Call("Mul", [mean, local.constant(np.array(share, local.dtype))], {})
+
+
+def one_row_late(total: int, rank: int, size: int) -> tuple[int, int]:
+    """Begin a part one row late, but for the first."""
+    low, high = bounds(total, rank, size)
+    return low + (rank > 0), high
+
+
+def with_others_first(layout: Layout, axis: Axis, rank: int) -> Any:
+    """Take the first part of a sum, which are the queries, from the next rank."""
+    start, kept = 0, []
+    for number, piece in enumerate(pieces(axis)):
+        owner = rank if number else (rank + 1) % layout.size
+        inner = layout.indices(piece, owner)
+        kept.append(start + (np.arange(piece.size.first) if inner is None else inner))
+        start += piece.size.first
+    return np.concatenate(kept)
+
+
+GROUPS_AND_HEADS, UNIFY_GROUPS = attention._groups_and_heads, convolution._unify_groups
+
+
+def heads_in_turns(site: Site) -> tuple[Axis, Axis]:
+    """Give the groups of keys their queries in turns, not side by side."""
+    groups, heads = GROUPS_AND_HEADS(site)
+    turned = product(reversed(leaves(heads)))
+    assert turned is not None
+    return groups, turned
+
+
+def channels_in_turns(axis: Axis | None, groups: Axis, each: Axis) -> None:
+    UNIFY_GROUPS(axis, each, groups)
+
+
+def in_rank_order(emit: relayout.Emitter, name: str, layout: Layout, axis: Axis, dim: int) -> str:
+    return emit.all_gather(name, dim)
+
+
+def with_foreign_rows(local: Local, axis: int, rows: str, foreign: str) -> Call:
+    return Call("Identity", [rows], {}, domain="")
+
+
+def largest_of_sums(site: Site, layout: Layout) -> str | None:
+    return "max" if partial_op(site, layout) == "sum" else partial_op(site, layout)
+
+
+def mentioned_alone(site: Site) -> set[Axis]:
+    """Let pass what a rule does not account for."""
+    return {atom for axis in site.needs_whole for atom in atoms(axis)}
+
+
+def rounded_parts(site: Site) -> None:
+    """Sum what is rounded on every rank."""
+    convolution.qlinear_conv(site)
+    channels = site.tensor(3).axes[1]
+    site.needs_whole = [axis for axis in site.needs_whole if axis is not channels]
+    site.contract(channels)
+
+
+EACH_DIM = Rule(einsum("...,...,...->..."))
+
+FAULTS = {
+    "the bias of a product is added by every rank": Fault(
+        RULES, "Gemm", Rule(arithmetic.gemm), EVERY_AXIS, "mlp"
+    ),
+    "the bias of a convolution is added by every rank": Fault(
+        convolution, "bias_once", with_every_bias, EVERY_AXIS, "cnn"
+    ),
+    "the bias of the experts is added by every rank": Fault(
+        contrib_quantised, "without_bias", with_every_bias, CONTRIB, "column_row"
+    ),
+    "what is whole is added to a sum by every rank": Fault(
+        partition, "ADDED", set(), CHOSEN, "branches"
+    ),
+    "the queries of a packed weight are those of another rank": Fault(
+        Layout, "_of_sum", with_others_first, EVERY_AXIS, "packed_qkv"
+    ),
+    "the heads of two groups are swapped": Fault(
+        attention, "_groups_and_heads", heads_in_turns, OPERATOR, "Attention"
+    ),
+    "the channels of two groups are swapped": Fault(
+        convolution, "_unify_groups", channels_in_turns, EVERY_AXIS, "cnn"
+    ),
+    "a mean over uneven parts is not weighed": Fault(
+        RULES, "ReduceMean", Rule(arithmetic.reduction, mean_of_means), EVERY_AXIS,
+        "grouped_queries",
+    ),
+    "a mean of integers is rounded on every rank": Fault(
+        arithmetic, "_needs_all", lambda site: False, EVERY_AXIS, "pooled"
+    ),
+    "the first row of a part of a vocabulary is one too late": Fault(
+        indexing, "bounds", one_row_late, EVERY_AXIS, "structure"
+    ),
+    "the rows of other ranks are looked up as the first": Fault(
+        indexing, "zero_rows", with_foreign_rows, EVERY_AXIS, "structure"
+    ),
+    "parts are gathered in the order of the ranks": Fault(
+        relayout, "_gather", in_rank_order, OPERATOR, "Attention"
+    ),
+    "the largest part of a sum is taken for it": Fault(
+        partition, "partial_op", largest_of_sums, EVERY_AXIS, "mlp"
+    ),
+    "the largest of all parts is their sum": Fault(
+        arithmetic.COMBINED, "ReduceMax", "sum", EVERY_AXIS, "grouped_queries"
+    ),
+    "what is not cut of a sum is summed by every rank": Fault(
+        Layout, "covers", Layout.holds, EVERY_AXIS, "grouped_queries"
+    ),
+    "a dim that no rule mentions passes": Fault(
+        Site, "whole_atoms", property(mentioned_alone), EVERY_AXIS, "cnn"
+    ),
+    "each rank normalises its part": Fault(
+        RULES, "LayerNormalization", EACH_DIM, EVERY_AXIS, "normalised"
+    ),
+    "each rank begins a running sum anew": Fault(
+        RULES, "CumSum", Rule(einsum("...,->...")), EVERY_AXIS, "structure"
+    ),
+    "each rank counts its own elements": Fault(
+        RULES, "Size", Rule(structure.size), OPERATOR, "Size"
+    ),
+    "each rank rounds its summand": Fault(
+        RULES, "QLinearConv", Rule(rounded_parts, convolution.local_qlinear_conv), OPERATOR,
+        "QLinearConv",
+    ),
+    "each rank activates its summand": Fault(
+        contrib, "_activate", lambda site: None, CONTRIB, "smooth"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_found(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = FAULTS[name]
+    for folder in ("right", "wrong"):
+        (tmp_path / folder).mkdir()
+    fault.compare(fault.case, 2, tmp_path / "right")
+    if isinstance(fault.where, dict):
+        monkeypatch.setitem(fault.where, fault.name, fault.wrong)
+    else:
+        monkeypatch.setattr(fault.where, fault.name, fault.wrong)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        fault.compare(fault.case, 2, tmp_path / "wrong")
