@@ -28,7 +28,7 @@ from .blocks import (
 )
 from .calls import blocking, started
 from .engine import NOTHING, Engine
-from .header import Header, agree, announced, gathered
+from .header import Header, agree, announced, but_for, gathered
 from .reduction import Op, Reduction, reduction
 from .selection import way
 from .shared import Topic
@@ -48,7 +48,8 @@ class Communicator(Engine):
     a 0-d array counts as one of a single element. Where ranks hold unequal parts, counts= (the
     length along dim of every rank) saves asking for them.
 
-    Every collective has an i-form, which returns a Work at once (work.py).
+    Every collective has an i-form, which returns a Work at once (work.py). Of a call by "mpi" all
+    ranks take the same form: MPI never matches one that blocks with one that is begun.
 
     Errors: ValueError and TypeError for what is wrong on this rank, before anything is sent;
     MismatchError, on every rank, where what they bring does not fit: always found where ranks tell
@@ -210,7 +211,7 @@ class Communicator(Engine):
         source, whole = Part(ordered(x, result)), Part(result.reshape(-1))
         where = self._all(even(x.size, self.size))
         await self._do(how_to, collective, source, whole, where, root)
-        if how.finish is not None:
+        if how.finish is not None and root in (None, self.rank):
             how.finish(result, self.size)
         return settled(result, out)
 
@@ -300,7 +301,7 @@ class Communicator(Engine):
         """The arrays of all ranks along dim, where the collective leaves them."""
         x = with_dim(x)
         if self.checked:
-            await self._agree(collective, "by", algorithm, x.dtype, dim, counts, root)
+            await self._agree(collective, "by", algorithm, but_for(x, dim), dim, counts, root)
         lengths, dim = await self._lengths(collective, x, dim, counts)
         shape = resized(x.shape, dim, sum(lengths))
         result = target(out, shape, x.dtype)
@@ -380,8 +381,8 @@ class Communicator(Engine):
         """
         x = with_dim(x)
         if self.checked:
-            dims = f"from dim {split_dim} to dim {concat_dim}"
-            await self._agree("alltoall", dims, "by", algorithm, x.dtype, counts)
+            what = f"{but_for(x, concat_dim)} from dim {split_dim} to dim {concat_dim}"
+            await self._agree("alltoall", what, "by", algorithm, counts)
         lengths, concat_dim = await self._lengths("alltoall", x, concat_dim, counts, "concat_dim")
         split_dim = axis(split_dim, x.ndim, "split_dim")
         shapes = tuple(resized(x.shape, concat_dim, length) for length in lengths)

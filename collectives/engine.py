@@ -106,7 +106,11 @@ class Engine(Endpoint):
 
     async def _guarded(self, call: Call[R]) -> R:
         """Run what every rank takes part in; after a failure, refuse further calls."""
-        self._alive()
+        try:
+            self._alive()
+        except BaseException:
+            call.close()
+            raise
         try:
             return await call
         except MismatchError:  # all ranks see it, before anything has moved
@@ -227,8 +231,9 @@ class Engine(Endpoint):
             await self._guarded(self._in_phases(call, source, out, how.op, root))
             return
         own = where[self.rank]
-        work = source.spread(out, own[-1], is_kept=how.op is not None)
-        if how.entry is not None and how.entry.equal:
+        is_equal = how.entry is not None and how.entry.equal
+        work = source.spread(out, own[-1], is_kept=how.op is not None or is_equal)
+        if is_equal:
             await self._run_equal(how, work, where)
         else:
             await self._run(how, work, own, root, signals=call == "barrier")

@@ -137,3 +137,9 @@ def comparable(header: Header, free: Sequence[int]) -> object:
     ndim = len(header.shape)
     ignored = {dim % ndim for dim in free if -ndim <= dim < ndim}
     return header.dtype, [-1 if d in ignored else n for d, n in enumerate(header.shape)]
+
+
+def but_for(x: NDArray[Any], dim: int) -> str:
+    """The header of an array as text, with the length of a dim left open."""
+    shape = ("*" if d in (dim, dim + x.ndim) else str(n) for d, n in enumerate(x.shape))
+    return f"{x.dtype} ({', '.join(shape)})"

@@ -168,10 +168,14 @@ def described(
     root: int | None,
 ) -> Topic:
     """The topic of one call: the same on all ranks that may make it together."""
-    alike = len(set(where)) == 1
-    blocks = where[0] if alike else where
-    told = f"{call} {op or ''} by direct of {dtype} in blocks of {blocks} from root {root}"
-    return topic(told)
+    of_each = [" ".join(str(b - a) for a, b in itertools.pairwise(one)) for one in where]
+    lengths = of_each[0] if len(set(of_each)) == 1 else "; ".join(of_each)
+    parts = [call, op, "by direct", f"of {dtype} in blocks of {lengths}"]
+    if not any(one[-1] for one in where):
+        parts.pop()
+    if root is not None:
+        parts.append(f"from root {root}")
+    return topic(" ".join(filter(None, parts)))
 
 
 async def load(

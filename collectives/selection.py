@@ -87,7 +87,9 @@ def way(
         return Way(entry, combine=op.function, op=op)
     if not (entry.ordered and entry.whole):
         entries = TABLE[collective].items()
-        known = ", ".join(other for other, e in entries if e.ordered and e.whole)
+        # What shares memory takes pieces, whatever its schedule does.
+        whole_ones = [other for other, e in entries if e.ordered and e.whole and not e.shared]
+        known = ", ".join(whole_ones)
         raise ValueError(
             f"expected an algorithm that keeps the order of ranks and whole arrays ({known}) for "
             f"op {op.name!r}, got {name!r}"

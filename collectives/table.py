@@ -129,7 +129,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "knomial": Entry(knomial_reduce, ordered=False),
         "chain": Entry(chain_reduce, whole=False, takes=SEGMENTS),
         "linear": Entry(linear_reduce),
-        "direct": Entry(direct_reduce, whole=False, shared=True),
+        "direct": Entry(direct_reduce, shared=True),
     },
     "scatter": {
         "tree": Entry(tree_scatter),

@@ -21,7 +21,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from ..collectives import CollectiveError, Communicator
+from ..collectives import CollectiveError, Communicator, RankFailure
 from ..models.errors import NothingToShard
 from .agreement import EXPECTED, Agreement
 
@@ -29,7 +29,7 @@ INTERRUPTED = 130
 """the exit code after Ctrl-C, as shells have it"""
 
 LAST_WORDS_S = 5.0
-"""how long a rank that has lost the word waits to be ended by the one that has it"""
+"""how long a rank that has lost the word waits to be ended by the one that has it, or had it"""
 
 HELD_S = 0.3
 """how long the speaker holds the word before it aborts: its end would free the word for ranks that
@@ -107,6 +107,9 @@ def guarded(comm: Communicator, function: Callable[[], int]) -> int:
     token = comm.broadcast(np.frombuffer(token, np.uint8)).tobytes()
 
     def fail(error: BaseException) -> NoReturn:
+        if isinstance(error, RankFailure):
+            # The rank that ended has said why, or was killed: then the launcher ends this one too.
+            time.sleep(LAST_WORDS_S)
         _end(comm, _in_the_midst(comm.rank, error), token)
 
     def fail_in_thread(args: threading.ExceptHookArgs) -> None:

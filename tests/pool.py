@@ -31,9 +31,9 @@ DUMP_S = 1.0  # before the time is up, ranks that hang say where, and end themse
 
 
 class Runs(Protocol):
-    """What a rank is sent: run(world) yields its answers."""
+    """What a rank is sent: run(worlds) yields its answers."""
 
-    def run(self, world: Any) -> Any: ...
+    def run(self, worlds: Any) -> Any: ...
 
 
 class PoolError(AssertionError):

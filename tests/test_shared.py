@@ -234,7 +234,7 @@ def ranks_that_give_up_say_so(comm: Communicator) -> None:
         copy.allreduce([1])
         if copy.rank == 1:
             with pytest.raises(CollectiveTimeout, match=r"rank 1 of . has waited for rank"):
-                copy.barrier()
+                copy.barrier(algorithm="dissemination")
         else:
             with pytest.raises(CollectiveError, match="rank 1 gave up: CollectiveTimeout: rank 1"):
                 copy.allreduce([1])
