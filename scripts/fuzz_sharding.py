@@ -34,9 +34,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument("--sizes", type=int, nargs="+", default=(2, 3, 4), help="ranks, in turn")
     parser.add_argument("--save", type=Path, metavar="DIR", help="for graphs that differ")
+    parser.add_argument("-v", dest="verbose", action="store_true", help="name what never ran")
     given = parser.parse_args()
     console, start = Console(stderr=True), time.perf_counter()
-    found, drawn, parted = Counter[str](), Counter[str](), set[str]()
+    found, drawn, parted = Counter[str](), set[str](), set[str]()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, console=console) as progress:
         for number in progress.track(
@@ -46,7 +47,7 @@ def main() -> int:
             graph = draw(given.seed, number)
             checked = check(graph, size, np.random.default_rng((given.seed, number, size)))
             found.update(graphs=1, layouts=checked.layouts)
-            drawn.update({node.op_type for node in graph.model.graph.node})
+            drawn |= {node.op_type for node in graph.model.graph.node}
             parted |= checked.operators
             if checked.differences:
                 found.update(differences=1)
@@ -57,6 +58,9 @@ def main() -> int:
     print(f"{found['graphs']} graphs, {found['layouts']} layouts, {seconds:.0f} s")
     print(f"{len(RULES.keys() & drawn)} of {len(RULES)} operators drawn, {len(parted)} on parts")
     print(f"{found['differences']} graphs differ")
+    if given.verbose:
+        print("never drawn:", ", ".join(sorted(RULES.keys() - drawn)))
+        print("never on parts:", ", ".join(sorted(RULES.keys() & (drawn - parted))))
     return 1 if found["differences"] else 0
 
 

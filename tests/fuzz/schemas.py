@@ -22,8 +22,7 @@ from .values import Value
 
 INT64 = np.dtype(np.int64)
 KINDS = [np.dtype(name) for name in ("f4", "i8", "i4", "?")]
-CASTS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64, TensorProto.INT32,
-         TensorProto.BOOL, TensorProto.UINT8)  # fmt: skip
+CASTS = [helper.np_dtype_to_tensor_dtype(np.dtype(n)) for n in ("f4", "f8", "i8", "i4", "?", "u1")]
 
 
 def dims(d: Draft, x: Value) -> list[int]:
@@ -39,15 +38,14 @@ PARAMETERS: dict[str, Callable[[Draft, Value], Any]] = {
     "ceil_mode": lambda d, x: d.pick(2),
     "direction": lambda d, x: d.one(("LEFT", "RIGHT")),
     "epsilon": lambda d, x: 0.01,
-    "equation": lambda d, x: "...i->...i" if d.pick(2) else "...i->i...",
     "exclusive": lambda d, x: d.pick(2),
     "fmod": lambda d, x: int(x.dtype.kind == "f"),
     "k": lambda d, x: [d.one((1, 2))],
     "keepdims": lambda d, x: d.pick(2),
     "kernel_shape": lambda d, x: [2] * (x.rank - 2),
-    "mode": lambda d, x: d.one(("CRD", "DCR", "constant", "edge", "linear", "nearest")),
     "max": lambda d, x: 0.5,
     "min": lambda d, x: -1.0,
+    "mode": lambda d, x: d.one(("CRD", "DCR", "constant", "edge", "linear", "nearest")),
     "num_groups": lambda d, x: d.one((1, 2, 3)),
     "p": lambda d, x: d.one((1, 2)),
     "perm": lambda d, x: d.rng.permutation(x.rank).tolist(),
