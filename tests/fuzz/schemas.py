@@ -56,8 +56,9 @@ PARAMETERS: dict[str, Callable[[Draft, Value], Any]] = {
 }
 """What is given by name. What is required is always given, the rest half of the time."""
 
-PLAIN = {"BitShift", "Div", "Mod"}
-"""Operators whose second input is a weight where it is of integers, and so never 0."""
+PLAIN = {"BitShift", "Div", "Mod", "PRelu"}
+"""Operators whose second input is a vector: of integers that are not 0, or of slopes, which
+onnxruntime takes in more dims than ONNX lets it have."""
 
 
 @cache
