@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -88,7 +89,8 @@ def save(graph: Drawn, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(graph.model, place.with_suffix(".onnx"))
     for k, feeds in enumerate(graph.feeds):
-        np.savez(place.with_name(f"{place.name}-{k}.npz"), **feeds)
+        arrays: dict[str, Any] = feeds
+        np.savez(place.with_name(f"{place.name}-{k}.npz"), **arrays)
 
 
 if __name__ == "__main__":
