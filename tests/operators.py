@@ -195,6 +195,11 @@ OPERATORS: dict[str, Operator] = {
           y = GroupNormalization <num_groups=3> (x, s, b) }""",
         [3, 4], 18, s=(3,), b=(3,),
     ),
+    "GroupNormalization of one scale": operator(
+        """(float[4,6,5] x) => (float[4,6,5] y) {
+          y = GroupNormalization <num_groups=3> (x, s, b) }""",
+        [3, 4], 21, s=np.float32(0.7), b=(6,),
+    ),
     "LRN": operator(
         "(float[4,6,5,7] x) => (float[4,6,5,7] y) { y = LRN <size=3> (x) }", [4, 5, 7]
     ),

@@ -66,6 +66,13 @@ def test_dims_that_share_no_border_conflict() -> None:
         unify_rows([atom(4), atom(6)], [atom(6), atom(4)])
 
 
+def test_parts_that_are_products_are_not_split_at_more_than_they_have() -> None:
+    part = product([atom(2), atom(2)])
+    assert part is not None
+    with pytest.raises(Conflict, match="cannot be split at 6"):
+        split(concatenation([part, part, part]), static(6))
+
+
 def test_an_open_dim_is_never_taken_for_a_fixed_one() -> None:
     batch, heads = Axis(Size(12, 7)), atom(12)
     with pytest.raises(Conflict, match="differ in size"):

@@ -133,7 +133,7 @@ FAULTS = {
     "the bias of a convolution is added by every rank": Fault(
         convolution, "bias_once", with_every_bias, EVERY_AXIS, "cnn"
     ),
-    "the bias of the experts is added by every rank": Fault(
+    "the bias of a product of int4 is added by every rank": Fault(
         contrib_quantised, "without_bias", with_every_bias, CONTRIB, "column_row"
     ),
     "what is whole is added to a sum by every rank": Fault(

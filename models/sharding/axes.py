@@ -221,11 +221,11 @@ def _split_any(axis: Axis, inner: Size) -> tuple[Axis, Axis]:
     row, fast = leaves(axis), list[Axis]()
     have = ONE
     while have != inner:
+        need = inner.over(have)
+        if need is None or not row:
+            raise Conflict(f"{axis!r} cannot be split at {inner.first}")
         leaf = row.pop()
         if inner.is_below(have.times(leaf.size)):
-            need = inner.over(have)
-            if need is None:
-                raise Conflict(f"{axis!r} cannot be split at {inner.first}")
             outer, leaf = split(leaf, need)
             row += leaves(outer)
         fast.insert(0, leaf)

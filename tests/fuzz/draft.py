@@ -120,10 +120,13 @@ class Draft:
         return Drawn(self.model, tuple(feeds if is_open else feeds[:1]))
 
 
-def _info(value: Value, sizes: list[int | None] | None = None) -> onnx.ValueInfoProto:
+def _info(value: Value, sizes: list[int | str] | None = None) -> onnx.ValueInfoProto:
     kind = helper.np_dtype_to_tensor_dtype(value.dtype)
     return helper.make_tensor_value_info(value.name, kind, sizes)
 
 
-def _sizes(value: Value) -> list[int | None]:
-    return [n if value.is_static(dim) else None for dim, n in enumerate(value.shape)]
+def _sizes(value: Value) -> list[int | str]:
+    """Return the sizes of dims, and names for those that are open."""
+    first, second = (array.shape for array in value.arrays)
+    pairs = zip(first, second, strict=True)
+    return [a if a == b else values.open_dim(a, b) for a, b in pairs]

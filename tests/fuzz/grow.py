@@ -64,7 +64,10 @@ def start(rng: Generator) -> Draft:
     named = named[: 1 + (rng.random() < 0.4)]
     given, inputs = list[Value](), list[onnx.ValueInfoProto]()
     for name, shape in named:
-        arrays = [_random(rng, [sizes.get(n, n) for n in shape]) for sizes in SETTINGS]
+        arrays = [
+            _random(rng, [n if isinstance(n, int) else sizes[n] for n in shape])
+            for sizes in SETTINGS
+        ]
         value = values.fed(name, arrays, rng)
         assert value is not None
         given.append(value)

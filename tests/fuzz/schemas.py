@@ -7,7 +7,7 @@ graph, the others fit it in shape. What the guess is wrong about does not run, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -22,8 +22,7 @@ from .values import Value
 
 INT64 = np.dtype(np.int64)
 KINDS = [np.dtype(name) for name in ("f4", "i8", "i4", "?")]
-CASTS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64, TensorProto.INT32,
-         TensorProto.BOOL, TensorProto.UINT8)  # fmt: skip
+CASTS = [helper.np_dtype_to_tensor_dtype(np.dtype(n)) for n in ("f4", "f8", "i8", "i4", "?", "u1")]
 
 
 def dims(d: Draft, x: Value) -> list[int]:
@@ -39,15 +38,14 @@ PARAMETERS: dict[str, Callable[[Draft, Value], Any]] = {
     "ceil_mode": lambda d, x: d.pick(2),
     "direction": lambda d, x: d.one(("LEFT", "RIGHT")),
     "epsilon": lambda d, x: 0.01,
-    "equation": lambda d, x: "...i->...i" if d.pick(2) else "...i->i...",
     "exclusive": lambda d, x: d.pick(2),
     "fmod": lambda d, x: int(x.dtype.kind == "f"),
     "k": lambda d, x: [d.one((1, 2))],
     "keepdims": lambda d, x: d.pick(2),
     "kernel_shape": lambda d, x: [2] * (x.rank - 2),
-    "mode": lambda d, x: d.one(("CRD", "DCR", "constant", "edge", "linear", "nearest")),
     "max": lambda d, x: 0.5,
     "min": lambda d, x: -1.0,
+    "mode": lambda d, x: d.one(("CRD", "DCR", "constant", "edge", "linear", "nearest")),
     "num_groups": lambda d, x: d.one((1, 2, 3)),
     "p": lambda d, x: d.one((1, 2)),
     "perm": lambda d, x: d.rng.permutation(x.rank).tolist(),
@@ -58,25 +56,9 @@ PARAMETERS: dict[str, Callable[[Draft, Value], Any]] = {
 }
 """What is given by name. What is required is always given, the rest half of the time."""
 
-PLAIN = {"BitShift", "Div", "Mod"}
-"""Operators whose second input is a weight where it is of integers, and so never 0."""
-
-
-BINARY = {
-    "Add",
-    "And",
-    "Equal",
-    "Greater",
-    "Less",
-    "Max",
-    "Mean",
-    "Min",
-    "Mul",
-    "Or",
-    "Sub",
-    "Sum",
-}
-"""Operators whose inputs may change places."""
+PLAIN = {"BitShift", "Div", "Mod", "PRelu"}
+"""Operators whose second input is a vector: of integers that are not 0, or of slopes, which
+onnxruntime takes in more dims than ONNX lets it have."""
 
 
 @cache
@@ -104,7 +86,7 @@ def from_schema(d: Draft, op: str, x: Value) -> Node | None:
         if name in PARAMETERS and (entry.required or d.pick(2))
     }
     inputs = _inputs(d, known, x)
-    if len(inputs) == 2 and op in BINARY and d.pick(2):
+    if len(inputs) == 2 and _type(known, 0) == _type(known, 1) and op not in PLAIN and d.pick(2):
         inputs.reverse()
     return None if None in inputs else Node(op, inputs, attributes, known.min_output)
 
@@ -138,27 +120,29 @@ def _parameter(d: Draft, known: OpSchema, position: int, x: Value) -> str:
 
 def _takes(known: OpSchema, position: int, dtype: np.dtype[Any]) -> bool:
     kind = TensorProto.DataType.Name(helper.np_dtype_to_tensor_dtype(dtype))
-    return f"tensor({kind.lower()})" in _types(known, position)
+    return f"tensor({kind.lower()})" in (_types(known, position) or [_type(known, position)])
 
 
-def _types(known: OpSchema, position: int) -> set[str]:
-    """Return the types that an input may have, by its parameter; or the one that it must have."""
-    name = known.inputs[min(position, len(known.inputs) - 1)].type_str
+def _types(known: OpSchema, position: int) -> Sequence[str]:
+    """Return the types that an input may have; none where it has one that is not a parameter."""
+    name = _type(known, position)
     found = [t.allowed_type_strs for t in known.type_constraints if t.type_param_str == name]
-    return set(found[0]) if found else {name}
+    return found[0] if found else ()
+
+
+def _type(known: OpSchema, position: int) -> str:
+    return known.inputs[min(position, len(known.inputs) - 1)].type_str
 
 
 def _kind(d: Draft, known: OpSchema, position: int, x: Value) -> np.dtype[Any] | None:
     """Return the element type of an input: that of the first, if it is bound to it.
 
-    None where the operator has one type in mind, for sizes or places: of such, onnxruntime does
-    not check all, and a wrong one may end the process.
+    None where the type is no parameter, as that of sizes and places is not: of such, onnxruntime
+    does not check all, and a wrong one may end the process.
     """
-    if known.inputs[0].type_str == known.inputs[min(position, len(known.inputs) - 1)].type_str:
+    if _type(known, 0) == _type(known, position):
         return x.dtype
-    if len(_types(known, position)) == 1:
-        return None
-    taken = [kind for kind in KINDS if _takes(known, position, kind)]
+    taken = [kind for kind in KINDS if _types(known, position) and _takes(known, position, kind)]
     return d.one(taken) if taken else None
 
 

@@ -86,8 +86,8 @@ def groups(site: Site) -> None:
     site.tie_all(x.axes, y.axes)
     site.whole(inner, *x.axes[2:])
     for position in (1, 2):
-        axis = site.tensor(position).axes[0]
-        site.tie(axis, group if site.opset < 21 else x.axes[1])
+        for axis in site.tensor(position).axes:  # onnxruntime takes a scalar too
+            site.tie(axis, group if site.opset < 21 else x.axes[1])
 
 
 def local_groups(local: Local) -> Call:
