@@ -21,9 +21,10 @@ from rankwise.models.shapes import infer
 from rankwise.models.sharding import describe, plan, preview
 from rankwise.models.sharding.analysis import Analysis, analyse
 from rankwise.models.sharding.axes import Axis, atoms
+from rankwise.models.sharding.candidates import shardable
 from rankwise.models.sharding.layout import Layout
 from rankwise.models.sharding.rules.contrib import CONTRIB, REASONS
-from rankwise.models.sharding.search import Choice, choose, shardable
+from rankwise.models.sharding.search import Choice, choose
 from rankwise.models.sharding.write import Sharding, write_part
 
 SIZES = (2, 3, 4)

@@ -18,12 +18,13 @@ from rankwise.models.graph import load
 from rankwise.models.mesh import Mesh
 from rankwise.models.sharding.analysis import Analysis, analyse
 from rankwise.models.sharding.axes import Axis, find
+from rankwise.models.sharding.candidates import shardable
 from rankwise.models.sharding.coverage import BODY, RULE, UNKNOWN, WHOLE, coverage
 from rankwise.models.sharding.decompose import DECOMPOSED
-from rankwise.models.sharding.layout import Layout
+from rankwise.models.sharding.layout import Layout, is_opaque
 from rankwise.models.sharding.rules import RULES
 from rankwise.models.sharding.rules.replicated import REPLICATED
-from rankwise.models.sharding.search import Choice, is_opaque, shardable
+from rankwise.models.sharding.search import Choice
 from rankwise.models.sharding.write import Sharding, write_part
 
 

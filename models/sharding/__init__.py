@@ -4,7 +4,11 @@ axes        what dims are made of, and how two of them become one
 site        a node as its rule sees it
 rules/      one line per operator
 analysis    the axes of a whole graph
-search      which atoms to shard: what they save, what they cost, which exclude each other
+workload    what a node computes and reads, whole and on one rank
+machine     how long that takes, and how long collectives
+candidates  atoms that could be sharded: what they save, what they move, which exclude each other
+independent the best of things that exclude each other, exactly
+search      the choice among the candidates
 heads       groups of queries, where they are fewer than the ranks
 layout      which indices of a dim a rank holds
 relayout    between whole and sharded, by nodes of the graph

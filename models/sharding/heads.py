@@ -13,26 +13,28 @@ from collections.abc import Iterator
 
 from .analysis import Analysis, tie
 from .axes import Axis, find, leaves
-from .search import SLACK, Choice, choose
+from .search import SLACK, Choice, Terms, choose
 from .site import Site
 
 MOST = 2 * SLACK
-"""What a rank may hold above its even share, as a part of the whole, if it sends less for it."""
+"""What a rank may hold above its even share, as a part of the whole, if a run is faster for it."""
 
 
-def choose_by_head(analysis: Analysis, size: int) -> tuple[Analysis, Choice]:
+def choose_by_head(
+    analysis: Analysis, size: int, terms: Terms | None = None
+) -> tuple[Analysis, Choice]:
     """Choose what to shard over `size` ranks, heads by group or one by one.
 
     Returns the axes that the choice is of: where heads are taken one by one, they are others.
     """
-    choice = choose(analysis, size)
+    choice = choose(analysis, size, terms)
     found = small_groups(analysis, size)
     if not found:
         return analysis, choice
     apart = tie(analysis.graph, analysis.measured, found)
-    single = choose(apart, size)
+    single = choose(apart, size, terms)
     enough = max(1 / size + MOST, choice.heaviest)
-    if single.chosen and single.heaviest <= enough and single.cost < choice.cost:
+    if single.chosen and single.heaviest <= enough and single.seconds < choice.seconds:
         return apart, single
     return analysis, choice
 

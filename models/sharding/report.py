@@ -12,7 +12,7 @@ from ..graph import load
 from ..mesh import Mesh
 from ..table import aligned
 from .analysis import BATCH, LENGTH, Analysis, analyse
-from .search import Candidate, rank_bytes
+from .candidates import Candidate, rank_bytes
 from .site import Site
 from .write import Sharding, plan_analysed
 

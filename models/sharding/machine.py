@@ -1,0 +1,79 @@
+"""The machine that a choice is made for: seconds of computing, and of collectives.
+
+Seconds are those of a rank with one thread. What a node computes and what it reads are added, as
+if neither hid the other; so a choice adds up from the nodes, and has an exact optimum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ...collectives.cluster import Cluster
+from ...collectives.origin import Origin
+from .workload import Work
+
+RINGS = {"AllReduce": 2, "AllGather": 1, "Broadcast": 1}
+"""How often a rank sends its share of the rest, where a collective goes round in a ring."""
+
+
+class Transfer(NamedTuple):
+    """A collective of a run."""
+
+    op_type: str
+    """AllReduce, AllGather or Broadcast"""
+    nbytes: int
+    """of the whole tensor"""
+    size: int
+    """number of ranks"""
+
+    @property
+    def sent(self) -> float:
+        """Bytes that a rank sends."""
+        return RINGS[self.op_type] * self.nbytes * (self.size - 1) / self.size
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a rank computes and reads in a second, and what collectives cost."""
+
+    multiply_adds: float
+    """a second"""
+    made: float
+    """elements a second"""
+    read: float
+    """bytes of weights a second"""
+    cluster: Cluster
+
+    def computing(self, work: Work) -> float:
+        """Return the seconds that work takes."""
+        return (
+            work.multiply_adds / self.multiply_adds + work.made / self.made + work.read / self.read
+        )
+
+    def moving(self, transfers: Iterable[Transfer]) -> float:
+        """Return the seconds that collectives take one after another, at the least."""
+        return sum(
+            self.cluster.overhead
+            + self.cluster.lower_bound(each.op_type.lower(), each.size, each.nbytes)
+            for each in transfers
+        )
+
+
+HERE = Machine(
+    multiply_adds=3e10,
+    made=1e9,
+    read=2e10,
+    cluster=Cluster(
+        alpha=2e-5,
+        beta=1.2e-10,
+        gamma=1e-10,
+        overhead=0.0,
+        ranks=2,
+        origin=Origin("2026-11-21", "AMD EPYC, 2 cores", "Open MPI v5.0.11", 2),
+    ),
+)
+"""One core of an AMD EPYC (Zen 4), one thread: products of 256 rows, Softmax as slow as any,
+products of one row (scripts/results/machine_2core_2026-11-21.md); of collectives `auto` of 2 ranks
+in shared memory, 20 us for 1 KiB and 0.75 ms for 4 MiB (allreduce_2core_2026-11-21.md, there)."""
