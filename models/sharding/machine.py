@@ -66,14 +66,15 @@ HERE = Machine(
     made=1e9,
     read=2e10,
     cluster=Cluster(
-        alpha=2e-5,
-        beta=1.2e-10,
-        gamma=1e-10,
+        alpha=4e-5,
+        beta=2.5e-10,
+        gamma=2e-10,
         overhead=0.0,
-        ranks=2,
+        ranks=4,
         origin=Origin("2026-11-21", "AMD EPYC, 2 cores", "Open MPI v5.0.11", 2),
     ),
 )
 """One core of an AMD EPYC (Zen 4), one thread: products of 256 rows, Softmax as slow as any,
-products of one row (scripts/results/machine_2core_2026-11-21.md); of collectives `auto` of 2 ranks
-in shared memory, 20 us for 1 KiB and 0.75 ms for 4 MiB (allreduce_2core_2026-11-21.md, there)."""
+products of one row (scripts/results/machine_2core_2026-11-21.md); of collectives `auto` in shared
+memory, at 4 ranks 138 us for 1 KiB and 2.5 ms for 4 MiB, 2.4 predicted; at 2 ranks 20 us and 0.75
+ms, half of what is predicted (scripts/results/allreduce_2core_2026-11-21.md)."""
