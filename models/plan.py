@@ -21,7 +21,7 @@ from .graph import lowered
 from .nodes import label, references, subgraphs
 from .opset import OPS, attributes, is_ours
 from .ordering import stable_order
-from .states import ancestors, states_of
+from .states import ancestors, makers, states_of
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,8 @@ class _Planner:
     def _borders(self) -> set[int]:
         """Return the nodes that cut states: a fragment of their own, which can be left out."""
         nodes = [self.nodes[k] for k in self.order]
-        found = (ancestors(nodes, state.local_input) for state in self.states)
+        made_by = makers(nodes)
+        found = (ancestors(nodes, made_by, state.local_input) for state in self.states)
         return {self.order[k] for numbers in found for k in numbers}
 
     def plan(self) -> Plan:

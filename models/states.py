@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from onnx import ModelProto, NodeProto
@@ -46,13 +46,19 @@ def _plain(name: str) -> str:
     return WORD.sub("past", name)
 
 
-def ancestors(nodes: Sequence[NodeProto], name: str) -> set[int]:
-    """Return the numbers of the nodes that a tensor is made by; nodes are in order."""
-    needed, found = {name}, set[int]()
-    for k in reversed(range(len(nodes))):
-        if not needed.isdisjoint(nodes[k].output):
-            found.add(k)
-            needed |= set(references(nodes[k]))
+def makers(nodes: Sequence[NodeProto]) -> dict[str, int]:
+    """Return the number of the node that makes a tensor, by the tensor's name."""
+    return {name: k for k, node in enumerate(nodes) for name in node.output if name}
+
+
+def ancestors(nodes: Sequence[NodeProto], makers: Mapping[str, int], name: str) -> set[int]:
+    """Return the numbers of the nodes that a tensor is made by."""
+    found, left = set[int](), [name]
+    while left:
+        number = makers.get(left.pop())
+        if number is not None and number not in found:
+            found.add(number)
+            left += references(nodes[number])
     return found
 
 

@@ -19,7 +19,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from ..nodes import draws, references, subgraphs
 from ..opset import DOMAIN
-from ..states import State, ancestors
+from ..states import State, ancestors, makers
 from ..weights import IndexSet, Weight
 from . import relayout
 from .analysis import Analysis, usual_bytes
@@ -254,14 +254,16 @@ class _Writer:
 
     def states(self) -> Iterator[State]:
         """Yield the states of which a rank gives the very part that it takes."""
-        tensors = self.analysis.tensors
+        tensors, nodes = self.analysis.tensors, self.part.nodes
+        made_by, readers = makers(nodes), dict[str, set[int]]()
+        for number, node in enumerate(nodes):
+            for name in references(node):
+                readers.setdefault(name, set()).add(number)
         for output, fed in self.analysis.states.items():
             state = State(output, fed, self._local.get(output, ""), self._local.get(fed, ""))
             if "" in state or not self._are_alike(tensors[output], tensors[fed]):
                 continue
-            border = ancestors(self.part.nodes, state.local_input)
-            readers = {k for k, n in enumerate(self.part.nodes) if fed in references(n)}
-            if readers <= border:
+            if readers.get(fed, set()) <= ancestors(nodes, made_by, state.local_input):
                 yield state
 
     def _are_alike(self, a: Tensor, b: Tensor) -> bool:
