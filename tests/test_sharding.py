@@ -20,7 +20,7 @@ from rankwise.models.errors import MeshError, ModelError, NothingToShard
 from rankwise.models.graph import load
 from rankwise.models.manifest import Manifest
 from rankwise.models.mesh import Mesh
-from rankwise.models.sharding import describe, plan, preview, shard, shard_rank
+from rankwise.models.sharding import plan, shard, shard_rank
 from rankwise.models.sharding.analysis import analyse, tie
 from rankwise.models.sharding.candidates import candidates, conflicts, shardable
 from rankwise.models.sharding.heads import small_groups
@@ -328,17 +328,3 @@ def test_a_manifest_that_disagrees_with_itself_is_refused(tmp_path: Path) -> Non
         path.write_text(json.dumps(fields | change))
         with pytest.raises(ModelError):
             Manifest.read(tmp_path / "out")
-
-
-def test_a_description_names_the_operators_and_every_mesh() -> None:
-    text = describe(graphs.STRUCTURE.model.SerializeToString())
-    assert "1 TopK" in text
-    assert "tp=4" in text
-
-
-def test_a_preview_tells_the_bytes_of_each_rank() -> None:
-    sharding = plan(load(graphs.MLP.model), Mesh(tp=2))
-    text = preview(sharding)
-    for part in sharding.parts:
-        assert str(part.weight_bytes) in text.replace(",", "")
-    assert "1 AllReduce" in text

@@ -8,6 +8,7 @@ workload    what a node computes and reads, whole and on one rank
 machine     how long that takes, and how long collectives
 candidates  atoms that could be sharded: what they save, what they move, which exclude each other
 independent the best of things that exclude each other, exactly
+hints       what a person asks of the choice
 search      the choice among the candidates
 heads       groups of queries, where they are fewer than the ranks
 layout      which indices of a dim a rank holds
@@ -15,6 +16,7 @@ relayout    between whole and sharded, by nodes of the graph
 partials    sums that are reduced once they have met
 partition   the graph of one rank
 write       files and manifest
+prices      what became of each candidate and each operator, and why
 report      what a person reads of a model and of a choice
 """
 

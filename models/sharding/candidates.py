@@ -16,7 +16,7 @@ weights and waits for as many collectives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from onnx import TensorProto
@@ -53,15 +53,20 @@ class Candidate:
         return sum(each.sent for each in self.moved)
 
 
-def candidates(analysis: Analysis, size: int, machine: Machine = HERE) -> list[Candidate]:
-    """Return the atoms that can be cut into `size` parts and save weights, in graph order."""
+def candidates(
+    analysis: Analysis, size: int, machine: Machine = HERE, asked: Set[Axis] = frozenset()
+) -> list[Candidate]:
+    """Return the atoms that can be cut into `size` parts, in graph order.
+
+    They are those that save weights, and those that are asked for.
+    """
     every = {id(site): work(analysis, site) for site in analysis.sites}
     found = []
     for atom, tensors, sites in shardable(analysis, size):
         layout = Layout(frozenset([atom]), size)
         weights = [t for t in tensors if _is_parameter(analysis, t, layout)]
         saved = sum(_saved(analysis, tensor, layout) for tensor in weights)
-        if saved > 0:
+        if saved > 0 or atom in asked:
             gained = sum(
                 machine.computing(_left_to_others(analysis, site, every[id(site)], layout))
                 for site in sites
@@ -88,6 +93,20 @@ def shardable(
             continue
         if _can_move(analysis, sites, tensors, Layout(frozenset([atom]), size)):
             yield atom, tensors, sites
+
+
+def obstacle(analysis: Analysis, atom: Axis, size: int) -> str:
+    """Say why an atom is not shardable over `size` ranks."""
+    if not atom.size.is_static:
+        return "its size depends on what is fed"
+    if atom.size.first < size:
+        return f"its {atom.size.first} parts are fewer than {size} ranks"
+    for tensor in analysis.tensors.values():
+        if atom in repeated(tensor):
+            return f"{tensor.name!r} has it twice"
+        if atom in mixed(tensor):
+            return f"in {tensor.name!r} it lies beside a part whose size depends on what is fed"
+    return "it could not be gathered where it is needed whole"
 
 
 def _is_parameter(analysis: Analysis, tensor: Tensor, layout: Layout) -> bool:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 
+from ..errors import HintError
 from .analysis import Analysis, tie
 from .axes import Axis, find, leaves
+from .hints import whole_nodes
 from .search import SLACK, Choice, Terms, choose
 from .site import Site
 
@@ -26,16 +29,27 @@ def choose_by_head(
     """Choose what to shard over `size` ranks, heads by group or one by one.
 
     Returns the axes that the choice is of: where heads are taken one by one, they are others.
+    Raises MeshError, HintError.
     """
-    choice = choose(analysis, size, terms)
-    found = small_groups(analysis, size)
-    if not found:
-        return analysis, choice
-    apart = tie(analysis.graph, analysis.measured, found)
-    single = choose(apart, size, terms)
-    enough = max(1 / size + MOST, choice.heaviest)
-    if single.chosen and single.heaviest <= enough and single.seconds < choice.seconds:
-        return apart, single
+    terms = terms or Terms()
+    whole = whole_nodes(analysis, terms.hints)
+    if whole:
+        analysis = tie(analysis.graph, analysis.measured, whole)
+    groups = small_groups(analysis, size)
+    if not groups:
+        return analysis, choose(analysis, size, terms)
+    apart = tie(analysis.graph, analysis.measured, groups | whole)
+    try:
+        choice = choose(analysis, size, terms)
+    except HintError as error:
+        with suppress(HintError):  # which may be about heads that groups hide
+            return apart, choose(apart, size, terms)
+        raise error from None
+    with suppress(HintError):
+        single = choose(apart, size, terms)
+        enough = max(1 / size + MOST, choice.heaviest)
+        if single.chosen and single.heaviest <= enough and single.seconds < choice.seconds:
+            return apart, single
     return analysis, choice
 
 

@@ -13,13 +13,13 @@ found by bisection.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 from ..errors import MeshError
 from .analysis import Analysis
 from .candidates import Candidate, candidates, conflicts, rank_bytes
+from .hints import Hint, Wanted, resolve
 from .independent import independent_set
 from .layout import Layout
 from .machine import HERE, Machine
@@ -29,10 +29,8 @@ PRICES = (0.0, *(2.0**k * 1e-13 for k in range(40)))
 AllReduce of 20 us pays where it saves 20 bytes, so that toy models are sharded too."""
 
 SLACK = 0.05
-"""A rank may hold this much more than its even share of the weights, as a part of the whole."""
-
-NEAR_BEST = 0.02
-"""Where no choice comes so low, the heaviest rank holds at most this much more than the least."""
+"""A rank may hold this much more than its even share of the weights, or than the least that any
+choice leaves it, as a part of the whole."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,8 @@ class Terms:
     machine: Machine = HERE
     memory: int | None = None
     """bytes of weights that a rank may hold; None for little more than an even share"""
+    hints: tuple[Hint, ...] = ()
+    """what must be cut or stay whole, whatever it costs"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Choice:
     considered: tuple[Candidate, ...]
     price: float = 0.0
     """seconds that a byte was worth"""
+    wanted: Wanted = field(default_factory=Wanted)
+    """what hints have asked for"""
 
     @property
     def seconds(self) -> float:
@@ -65,19 +67,29 @@ class Choice:
 def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
     """Choose the atoms to shard over `size` ranks; none are chosen where none can be.
 
-    Raises MeshError where no choice fits the memory of a rank.
+    Raises MeshError where no choice fits the memory of a rank, HintError where a hint cannot be
+    kept.
     """
     terms = terms or Terms()
-    found = candidates(analysis, size, terms.machine)
+    wanted = resolve(analysis, size, terms.hints)
+    found = candidates(analysis, size, terms.machine, wanted.cut.keys())
     edges = conflicts(analysis, [candidate.atom for candidate in found])
+    forced = {k for k, candidate in enumerate(found) if candidate.atom in wanted.cut}
+    barred = {k for k, candidate in enumerate(found) if candidate.atom in wanted.whole}
+    barred |= {neighbour for k in forced for neighbour in edges[k]}
 
     @cache
     def at(price: float) -> Choice:
         worth = [c.gained - c.spent + price * c.saved for c in found]
-        return _choice(analysis, found, independent_set(worth, edges), size, price)
+        free = [0.0 if k in forced | barred else value for k, value in enumerate(worth)]
+        kept = forced | independent_set(free, edges)
+        chosen = tuple(found[k] for k in sorted(kept))
+        layout = Layout(frozenset(candidate.atom for candidate in chosen), size)
+        heaviest = _heaviest(analysis, layout)
+        return Choice(chosen, layout, heaviest, tuple(found), price, wanted)
 
     least = at(PRICES[-1])
-    goal = max(1 / size + SLACK, least.heaviest + NEAR_BEST)
+    goal = max(1 / size, least.heaviest) + SLACK
     if terms.memory is not None:
         goal = _fitting(analysis, least, terms.memory)
 
@@ -100,11 +112,6 @@ def _fitting(analysis: Analysis, least: Choice, memory: int) -> float:
     return memory / total
 
 
-def _choice(
-    analysis: Analysis, found: Sequence[Candidate], kept: Set[int], size: int, price: float
-) -> Choice:
-    chosen = tuple(found[k] for k in sorted(kept))
-    layout = Layout(frozenset(candidate.atom for candidate in chosen), size)
+def _heaviest(analysis: Analysis, layout: Layout) -> float:
     # Rank 0 has one index more wherever a size does not divide.
-    share = rank_bytes(analysis, layout, 0) / (analysis.graph.weight_bytes or 1)
-    return Choice(chosen, layout, share, tuple(found), price)
+    return rank_bytes(analysis, layout, 0) / (analysis.graph.weight_bytes or 1)
