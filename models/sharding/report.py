@@ -94,6 +94,8 @@ class RankRow:
     share: float
     multiply_adds: float
     collectives: dict[str, int]
+    states: int
+    """how many AllGathers are of states, such as caches, and left out by run_local"""
     bytes_sent: int
     seconds: float
     """predicted"""
@@ -120,7 +122,10 @@ class Preview:
             rows.append(
                 (row.rank, row.weight_bytes, share, made, calls, row.bytes_sent, _ms(row.seconds))
             )
-        counts = ", ".join(f"{n} {op}" for op, n in self.ranks[0].collectives.items())
+        first = self.ranks[0]
+        counts = ", ".join(f"{n} {op}" for op, n in first.collectives.items())
+        if first.states:
+            counts += f"; {first.states} AllGather are of states, which run_local leaves out"
         slowest = max(row.seconds for row in self.ranks)
         return "\n".join(
             [
@@ -196,6 +201,7 @@ def _rank(sharding: Sharding, rank: int, machine: Machine) -> RankRow:
         share=part.weight_bytes / (analysis.graph.weight_bytes or 1),
         multiply_adds=done.multiply_adds,
         collectives=dict(part.collectives),
+        states=len(part.states),
         bytes_sent=round(part.sent),
         seconds=machine.computing(done) + machine.moving(part.moved),
     )
@@ -235,8 +241,8 @@ def _reasons(whole: dict[str, int]) -> str:
 
 
 def _price_table(rows: Sequence[Price]) -> Iterator[str]:
-    heads = "axis", "times", "weights", "bytes saved", "ms saved", "calls", "bytes sent", "ms"
-    table: list[Sequence[object]] = [(*heads, "")]
+    heads = "axis", "times", "weights", "bytes saved", "ms saved", "calls", "bytes sent"
+    table: list[Sequence[object]] = [(*heads, "ms spent", "")]
     for row in rows[:MOST_ROWS]:
         table.append(
             (
