@@ -62,9 +62,9 @@ class Machine:
 
 
 HERE = Machine(
-    multiply_adds=3e10,
-    made=1e9,
-    read=2e10,
+    multiply_adds=5e10,
+    made=2e9,
+    read=3e10,
     cluster=Cluster(
         alpha=4e-5,
         beta=2.5e-10,
@@ -74,7 +74,6 @@ HERE = Machine(
         origin=Origin("2026-11-21", "AMD EPYC, 2 cores", "Open MPI v5.0.11", 2),
     ),
 )
-"""One core of an AMD EPYC (Zen 4), one thread: products of 256 rows, Softmax as slow as any,
-products of one row (scripts/results/machine_2core_2026-11-21.md); of collectives `auto` in shared
-memory, at 4 ranks 138 us for 1 KiB and 2.5 ms for 4 MiB, 2.4 predicted; at 2 ranks 20 us and 0.75
-ms, half of what is predicted (scripts/results/allreduce_2core_2026-11-21.md)."""
+"""One core of an AMD EPYC (Zen 4), one thread (scripts/results/machine_2core_2026-11-21.md). Of
+collectives `auto` in shared memory (allreduce_2core_2026-11-21.md, there): at 4 ranks 138 us for 1
+KiB and 2.5 ms for 4 MiB, where 2.3 are predicted; at 2 ranks half of what is predicted."""
