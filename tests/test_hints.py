@@ -89,6 +89,19 @@ def test_heads_are_taken_one_by_one_where_a_hint_asks_for_it(tmp_path: Path) -> 
     assert_right(sharding, graphs.GROUPED_QUERIES, tmp_path)
 
 
+def test_a_node_stays_whole_where_heads_are_taken_one_by_one(tmp_path: Path) -> None:
+    named = onnx.ModelProto()
+    named.CopyFrom(graphs.GROUPED_QUERIES.model)
+    (out,) = (node for node in named.graph.node if "wo" in node.input)
+    out.name = "out"
+    case = graphs.Case(named, graphs.GROUPED_QUERIES.feeds)
+    sharding = hinted(case, 4, wq=1, out="whole")
+    held = shapes(sharding)
+    assert held["wq/local"][1] < 24
+    assert "wo" in held
+    assert_right(sharding, case, tmp_path)
+
+
 def test_shard_takes_a_mapping(tmp_path: Path) -> None:
     onnx.save(graphs.MLP.model, tmp_path / "m.onnx")
     shard(tmp_path / "m.onnx", tmp_path / "out", "tp=2", hints={"w1": {"dim": 0}})
