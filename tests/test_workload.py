@@ -110,6 +110,35 @@ BY_HAND = {
         ),
         2 * 5 * 6 * 32,
     ),
+    "attention of keys beside their values": (
+        one_node(
+            "MultiHeadAttention",
+            {"q": (1, 5, 32), "kv": (1, 6, 4, 2, 8)},
+            {"y": (1, 5, 32)},
+            MS,
+            num_heads=4,
+        ),
+        2 * 5 * 6 * 32,
+    ),
+    "attention to a cache": (
+        one_node(
+            "GroupQueryAttention",
+            {
+                "q": (1, 5, 32),
+                "k": (1, 5, 16),
+                "v": (1, 5, 16),
+                "pk": (1, 2, 7, 8),
+                "pv": (1, 2, 7, 8),
+                "n": np.array([11], np.int32),
+                "t": np.array(12, np.int32),
+            },
+            {"y": (1, 5, 32), "ck": (1, 2, 12, 8), "cv": (1, 2, 12, 8)},
+            MS,
+            num_heads=4,
+            kv_num_heads=2,
+        ),
+        2 * 5 * 12 * 32,
+    ),
     "attention with its weight": (
         one_node(
             "Attention",

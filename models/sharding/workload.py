@@ -103,7 +103,9 @@ def _attention(past: int) -> Count:
         if not keys:  # queries, keys and values lie in one tensor: [b, s, heads, 3, width]
             queries, keys = given.outputs[0], given.outputs[0]
         earlier = given.input(past)
-        attended = keys[-2] + (earlier[-2] if earlier else 0)
+        # Keys and values in one tensor are [b, t, heads, 2, width].
+        attended = keys[1] if len(keys) == 5 else keys[-2]
+        attended += earlier[-2] if earlier else 0
         return (math.prod(queries) + given.made) * attended
 
     return count
