@@ -15,6 +15,7 @@ from rankwise.models.errors import MeshError
 from rankwise.models.graph import load
 from rankwise.models.sharding.analysis import analyse
 from rankwise.models.sharding.candidates import candidates
+from rankwise.models.sharding.heads import choose_by_head
 from rankwise.models.sharding.independent import independent_set
 from rankwise.models.sharding.machine import HERE, Machine
 from rankwise.models.sharding.search import SLACK, Terms, choose
@@ -134,6 +135,17 @@ def test_the_price_is_the_least_that_fits_the_memory() -> None:
         assert choose(analysis, 2, Terms(memory=total)).seconds <= choice.seconds
     with pytest.raises(MeshError, match=r"at most 1,000 bytes on each rank, but on 2 ranks the"):
         choose(analysis, 2, Terms(memory=1000))
+
+
+def test_heads_are_taken_one_by_one_where_that_is_faster_and_fits() -> None:
+    analysis = analyse(load(graphs.GROUPED_QUERIES.model))
+    total = analysis.graph.weight_bytes
+    roomy, even = (
+        choose_by_head(analysis, 4, terms)[1] for terms in (Terms(memory=total), Terms())
+    )
+    assert [c.weights for c in roomy.chosen] == [("wq", "wo")]
+    assert [c.weights for c in even.chosen] == [("wq", "wk", "wo", "wh")]
+    assert roomy.seconds < 0 < even.seconds
 
 
 def test_collectives_that_take_long_are_avoided() -> None:

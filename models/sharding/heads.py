@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import suppress
 
-from ..errors import HintError
+from ..errors import HintError, MeshError
 from .analysis import Analysis, tie
 from .axes import Axis, find, leaves
 from .hints import whole_nodes
@@ -35,22 +34,27 @@ def choose_by_head(
     whole = whole_nodes(analysis, terms.hints)
     if whole:
         analysis = tie(analysis.graph, analysis.measured, whole)
-    groups = small_groups(analysis, size)
-    if not groups:
-        return analysis, choose(analysis, size, terms)
-    apart = tie(analysis.graph, analysis.measured, groups | whole)
-    try:
-        choice = choose(analysis, size, terms)
-    except HintError as error:
-        with suppress(HintError):  # which may be about heads that groups hide
-            return apart, choose(apart, size, terms)
-        raise error from None
-    with suppress(HintError):
-        single = choose(apart, size, terms)
-        enough = max(1 / size + MOST, choice.heaviest)
-        if single.chosen and single.heaviest <= enough and single.seconds < choice.seconds:
-            return apart, single
-    return analysis, choice
+    variants = [analysis]
+    if groups := small_groups(analysis, size):
+        variants.append(tie(analysis.graph, analysis.measured, groups | whole))
+    choices, errors = list[tuple[Analysis, Choice]](), list[HintError | MeshError]()
+    for variant in variants:
+        try:
+            choices.append((variant, choose(variant, size, terms)))
+        except (HintError, MeshError) as error:  # of which the other variant may know nothing
+            errors.append(error)
+    if not choices:
+        raise errors[0]
+    if len(choices) == 2 and not _is_better(choices[1][1], choices[0][1], terms):
+        choices.pop()
+    return choices[-1]
+
+
+def _is_better(single: Choice, grouped: Choice, terms: Terms) -> bool:
+    """Say whether to take heads one by one, though a rank may hold more then."""
+    even = 1 / single.layout.size
+    is_small = terms.memory is not None or single.heaviest <= max(even + MOST, grouped.heaviest)
+    return bool(single.chosen) and is_small and single.seconds < grouped.seconds
 
 
 def small_groups(analysis: Analysis, size: int) -> dict[str, str]:

@@ -107,13 +107,13 @@ def resolve(analysis: Analysis, size: int, hints: Sequence[Hint]) -> Wanted:
 
 def _matched(analysis: Analysis, hint: Hint) -> Iterator[Tensor]:
     """Yield the tensors that a hint is about. Raises HintError where it matches no name."""
-    tensors = [t for name, t in analysis.tensors.items() if fnmatchcase(name, hint.pattern)]
+    names = {name for name in analysis.tensors if fnmatchcase(name, hint.pattern)}
     sites = [site for site in analysis.sites if fnmatchcase(site.node.name, hint.pattern)]
-    if not tensors and not sites:
+    if not names and not sites:
         raise HintError(f"{hint} matches no tensor and no node; {_near(analysis, hint)}")
-    yield from sorted(tensors, key=lambda tensor: tensor.name)
     if hint.dim is not None:
-        yield from (site.output() for site in sites if site.output() not in tensors)
+        names |= {site.output().name for site in sites}
+    yield from (analysis.tensors[name] for name in sorted(names))
 
 
 def _near(analysis: Analysis, hint: Hint) -> str:

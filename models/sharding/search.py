@@ -25,8 +25,8 @@ from .layout import Layout
 from .machine import HERE, Machine
 
 PRICES = (0.0, *(2.0**k * 1e-13 for k in range(40)))
-"""Seconds a run that a byte of weights not held is worth. To read one takes 5e-11; at 1e-6 an
-AllReduce of 20 us pays where it saves 20 bytes, so that toy models are sharded too."""
+"""Seconds a run that a byte of weights not held is worth. To read one takes 3e-11; the last is
+dearer than any collective, so that toy models are sharded too."""
 
 SLACK = 0.05
 """A rank may hold this much more than its even share of the weights, or than the least that any
