@@ -11,7 +11,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from rankwise.models.graph import load
-from rankwise.models.sharding.analysis import analyse
+from rankwise.models.sharding.analysis import analyse, usual_bytes
 from rankwise.models.sharding.axes import find
 from rankwise.models.sharding.candidates import shardable
 from rankwise.models.sharding.layout import Layout, is_opaque
@@ -242,3 +242,19 @@ def test_a_collective_takes_its_messages_and_its_bytes() -> None:
     expected = cluster.overhead + 2 * cluster.alpha + moved.sent * cluster.beta
     expected += 3 / 4 * (1 << 20) * cluster.gamma
     assert math.isclose(HERE.moving([moved]), expected)
+
+
+def test_a_step_reads_weights_and_states_again_and_waits_for_collectives() -> None:
+    analysis = analyse(load(graphs.CACHED.model))
+    assert analysis.steps == 256
+    read = sum(work(analysis, site).read for site in analysis.sites)
+    states = sum(usual_bytes(analysis, analysis.tensors[n]) for n in analysis.states.values())
+    assert read == pytest.approx(analysis.graph.weight_bytes + states, rel=0.01)
+    assert HERE.computing(Work(5, 7, 11), 3) == HERE.computing(Work(5, 7, 44))
+    moved = [Transfer("AllReduce", 256 * 100, 2), Transfer("AllGather", 999, 2, is_state=True)]
+    step = HERE.moving([Transfer("AllReduce", 100, 2)])
+    assert HERE.moving(moved, 3) == pytest.approx(HERE.moving(moved) + 3 * step)
+
+
+def test_a_model_without_states_has_no_steps() -> None:
+    assert analyse(load(graphs.MLP.model)).steps == 0

@@ -82,6 +82,11 @@ class Analysis:
         """Inputs that outputs become in the next run, by the name of the output."""
         return pairs(self.graph)
 
+    @property
+    def steps(self) -> int:
+        """Steps of one token that follow a prompt: as many as it has, where there are states."""
+        return LENGTH if self.states else 0
+
 
 def analyse(graph: Graph) -> Analysis:
     """Name the axes of all tensors of a graph, its functions written out."""

@@ -9,9 +9,8 @@ diagonal.
 What is saved and spent adds up over atoms, which is what makes the choice exact. So it cannot see
 that partial sums that meet are reduced once (partials.py), that two nodes share a gathered tensor,
 or that parts in half precision are summed in float32. Nor does it see caches, or how well a kernel
-does what it does: all multiply-adds take the same time, and all elements made. It looks at one
-run, a text of ordinary length: a step of one token computes next to nothing, reads the same
-weights and waits for as many collectives.
+does what it does: all multiply-adds take the same time, and all elements made. It looks at a text
+of ordinary length; at longer ones attention and caches count for more.
 """
 
 from __future__ import annotations
@@ -68,12 +67,15 @@ def candidates(
         saved = sum(_saved(analysis, tensor, layout) for tensor in weights)
         if saved > 0 or atom in asked:
             gained = sum(
-                machine.computing(_left_to_others(analysis, site, every[id(site)], layout))
+                machine.computing(
+                    _left_to_others(analysis, site, every[id(site)], layout), analysis.steps
+                )
                 for site in sites
             )
             moved = tuple(_transfers(analysis, sites, tensors, layout))
+            spent = machine.moving(moved, analysis.steps)
             names = tuple(tensor.name for tensor in weights)
-            found.append(Candidate(atom, names, saved, gained, machine.moving(moved), moved))
+            found.append(Candidate(atom, names, saved, gained, spent, moved))
     return found
 
 

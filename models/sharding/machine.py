@@ -2,6 +2,10 @@
 
 Seconds are those of a rank with one thread. What a node computes and what it reads are added, as
 if neither hid the other; so a choice adds up from the nodes, and has an exact optimum.
+
+A run of a model that keeps states is a prompt, and steps of one token each. A step reads weights
+and states anew, and waits for as many collectives, of next to no bytes; what else it computes is
+not counted.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from typing import NamedTuple
 
 from ...collectives.cluster import Cluster
 from ...collectives.origin import Origin
+from .analysis import LENGTH
 from .workload import Work
 
 RINGS = {"AllReduce": 2, "AllGather": 1, "Broadcast": 1}
@@ -27,6 +32,8 @@ class Transfer(NamedTuple):
     """of the whole tensor"""
     size: int
     """number of ranks"""
+    is_state: bool = False
+    """it gathers a state that may stay on its ranks from step to step"""
 
     @property
     def sent(self) -> float:
@@ -43,22 +50,25 @@ class Machine:
     made: float
     """elements a second"""
     read: float
-    """bytes of weights a second"""
+    """bytes of weights and states a second"""
     cluster: Cluster
 
-    def computing(self, work: Work) -> float:
-        """Return the seconds that work takes."""
-        return (
-            work.multiply_adds / self.multiply_adds + work.made / self.made + work.read / self.read
-        )
+    def computing(self, work: Work, steps: int = 0) -> float:
+        """Return the seconds that work takes, in a run and so many steps."""
+        once = work.multiply_adds / self.multiply_adds + work.made / self.made
+        return once + (1 + steps) * work.read / self.read
 
-    def moving(self, transfers: Iterable[Transfer]) -> float:
+    def moving(self, transfers: Iterable[Transfer], steps: int = 0) -> float:
         """Return the seconds that collectives take one after another, at the least."""
         return sum(
-            self.cluster.overhead
-            + self.cluster.lower_bound(each.op_type.lower(), each.size, each.nbytes)
+            self._moving(each, each.nbytes)
+            + (0.0 if each.is_state else steps * self._moving(each, each.nbytes / LENGTH))
             for each in transfers
         )
+
+    def _moving(self, each: Transfer, nbytes: float) -> float:
+        least = self.cluster.lower_bound(each.op_type.lower(), each.size, nbytes)
+        return self.cluster.overhead + least
 
 
 HERE = Machine(

@@ -310,7 +310,8 @@ class _Writer:
 
     def _count(self, op_type: str, tensor: Tensor, times: int = 1) -> None:
         nbytes = times * usual_bytes(self.analysis, tensor)
-        self.part.moved.append(Transfer(op_type, nbytes, self.layout.size))
+        is_state = op_type == "AllGather" and tensor.name in self.analysis.states
+        self.part.moved.append(Transfer(op_type, nbytes, self.layout.size, is_state))
 
     def _free(self, name: str) -> str:
         """Return a name that nothing has yet: this one, or with a number behind it."""

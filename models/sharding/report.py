@@ -61,6 +61,8 @@ class Description:
     """of a run at the usual sizes"""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    steps: int
+    """of one token, which times of a run include"""
     mesh: str
     """that of which operators and prices are told"""
     operators: tuple[Operator, ...]
@@ -77,7 +79,8 @@ class Description:
                 "",
                 *_operator_table(self.operators, self.mesh),
                 "",
-                f"axes that could be cut over {self.mesh}, and what each saves and costs a run:",
+                f"axes that could be cut over {self.mesh}, what each saves and costs "
+                f"{_timed(self.steps)}:",
                 *_price_table(self.prices),
                 "",
                 _mesh_table(self.meshes),
@@ -106,6 +109,8 @@ class Preview:
     """A choice: each rank's bytes, work and communication, and every axis that is cut."""
 
     mesh: str
+    steps: int
+    """of one token, which times of a run include"""
     seconds_alone: float
     """predicted for a run on one rank"""
     ranks: tuple[RankRow, ...]
@@ -132,8 +137,9 @@ class Preview:
                 aligned(rows),
                 "",
                 f"collectives    {counts or 'none'}",
-                f"predicted      {_ms(slowest)} ms a run ({RUN}), {_ms(self.seconds_alone)} ms on "
-                f"one rank: {self.seconds_alone / slowest if slowest else 1:.2f} times as fast",
+                f"predicted      {_ms(slowest)} ms {_timed(self.steps)}, "
+                f"{_ms(self.seconds_alone)} ms on one rank: "
+                f"{self.seconds_alone / slowest if slowest else 1:.2f} times as fast",
                 "",
                 "axes that are cut:",
                 *_price_table(self.prices),
@@ -157,6 +163,7 @@ def describe(
         multiply_adds=whole_work(analysis).multiply_adds,
         inputs=tuple(value.name for value in graph.inputs),
         outputs=tuple(value.name for value in graph.outputs),
+        steps=analysis.steps,
         mesh=str(mesh),
         operators=operators(chosen_for, choice.layout),
         prices=prices(chosen_for, choice),
@@ -166,7 +173,7 @@ def describe(
 
 def _meshes(analysis: Analysis, terms: Terms, mesh: Mesh) -> Iterator[MeshRow]:
     """Yield a row for each number of ranks for which the terms can be met."""
-    total, alone = analysis.graph.weight_bytes, terms.machine.computing(whole_work(analysis))
+    total, alone = analysis.graph.weight_bytes, _alone(analysis, terms.machine)
     yield MeshRow("one rank", total, 1.0, 0, alone)
     for size in sorted({*SIZES, mesh.size}):
         with suppress(MeshError, HintError):
@@ -186,7 +193,8 @@ def preview(sharding: Sharding) -> Preview:
     found = prices(sharding.analysis, sharding.choice)
     return Preview(
         mesh=str(sharding.mesh),
-        seconds_alone=machine.computing(whole_work(sharding.analysis)),
+        steps=sharding.analysis.steps,
+        seconds_alone=_alone(sharding.analysis, machine),
         ranks=tuple(_rank(sharding, rank, machine) for rank in range(sharding.mesh.size)),
         prices=tuple(price for price in found if price.outcome in (TAKEN, WANTED)),
     )
@@ -194,7 +202,7 @@ def preview(sharding: Sharding) -> Preview:
 
 def _rank(sharding: Sharding, rank: int, machine: Machine) -> RankRow:
     analysis, part = sharding.analysis, sharding.part(rank)
-    done = rank_work(sharding, rank)
+    done, steps = rank_work(sharding, rank), analysis.steps
     return RankRow(
         rank=rank,
         weight_bytes=part.weight_bytes,
@@ -203,13 +211,17 @@ def _rank(sharding: Sharding, rank: int, machine: Machine) -> RankRow:
         collectives=dict(part.collectives),
         states=len(part.states),
         bytes_sent=round(part.sent),
-        seconds=machine.computing(done) + machine.moving(part.moved),
+        seconds=machine.computing(done, steps) + machine.moving(part.moved, steps),
     )
 
 
 def whole_work(analysis: Analysis) -> Work:
     """Return the work of a run on one rank."""
     return reduce(Work.plus, (work(analysis, site) for site in analysis.sites), Work())
+
+
+def _alone(analysis: Analysis, machine: Machine) -> float:
+    return machine.computing(whole_work(analysis), analysis.steps)
 
 
 def rank_work(sharding: Sharding, rank: int) -> Work:
@@ -272,8 +284,13 @@ def _mesh_table(rows: Sequence[MeshRow]) -> str:
     return aligned(table)
 
 
+def _timed(steps: int) -> str:
+    """Say what a time is that of."""
+    return f"a run ({RUN})" + (f" and {steps} steps of one token" if steps else "")
+
+
 def _ms(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g}"
+    return f"{1e3 * seconds:.3g}" if seconds < 1 else f"{1e3 * seconds:,.0f}"
 
 
 def _listed(names: Iterable[str], width: int) -> str:

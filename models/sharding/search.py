@@ -29,8 +29,10 @@ PRICES = (0.0, *(2.0**k * 1e-13 for k in range(40)))
 dearer than any collective, so that toy models are sharded too."""
 
 SLACK = 0.05
-"""A rank may hold this much more than its even share of the weights, or than the least that any
-choice leaves it, as a part of the whole."""
+"""A rank may hold this much more than its even share of the weights, as a part of the whole."""
+
+NEAR_BEST = 0.02
+"""Where no choice comes so low, it may hold this much more than any choice leaves it."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
         return Choice(chosen, layout, heaviest, tuple(found), price, wanted)
 
     least = at(PRICES[-1])
-    goal = max(1 / size, least.heaviest) + SLACK
+    goal = max(1 / size + SLACK, least.heaviest + NEAR_BEST)
     if terms.memory is not None:
         goal = _fitting(analysis, least, terms.memory)
 

@@ -48,7 +48,7 @@ class Work(NamedTuple):
     made: float = 0.0
     """elements of outputs"""
     read: float = 0.0
-    """bytes of weights"""
+    """bytes of weights, and of states that come in"""
 
     def plus(self, other: Work) -> Work:
         return Work(*map(operator.add, self, other))
@@ -206,7 +206,7 @@ def work(analysis: Analysis, site: Site) -> Work:
     return Work(
         count(shapes) if count and is_known else 0,
         0 if site.node.op_type in VIEWS else sum(map(math.prod, filter(None, shapes.outputs))),
-        sum(_read(analysis, site, tensor) for tensor in _weights(site)),
+        sum(_read(analysis, site, tensor) for tensor in _kept(analysis, site)),
     )
 
 
@@ -217,7 +217,7 @@ def local_work(analysis: Analysis, site: Site, whole: Work, layout: Layout, rank
     made = next(out for out in site.outputs if out is not None)
     own = share(made, layout, rank)
     summed = math.prod(_summed(site, entry.axis, layout, rank) for entry in site.contracted)
-    read = sum(_read(analysis, site, t) * share(t, layout, rank) for t in _weights(site))
+    read = sum(_read(analysis, site, t) * share(t, layout, rank) for t in _kept(analysis, site))
     return Work(whole.multiply_adds * own * summed, whole.made * own, read)
 
 
@@ -235,11 +235,15 @@ def _summed(site: Site, axis: Axis, layout: Layout, rank: int) -> float:
     )
 
 
-def _weights(site: Site) -> list[Tensor]:
-    return [tensor for tensor in site.inputs if tensor is not None and tensor.is_weight]
+def _kept(analysis: Analysis, site: Site) -> list[Tensor]:
+    """Return the inputs of a node that are there before a run: weights and states."""
+    states = set(analysis.states.values())
+    return [t for t in site.inputs if t is not None and (t.is_weight or t.name in states)]
 
 
 def _read(analysis: Analysis, site: Site, tensor: Tensor) -> int:
+    if not tensor.is_weight:
+        return usual_bytes(analysis, tensor)
     nbytes = analysis.graph.weights[tensor.name].nbytes
     if site.node.op_type in LOOKED_UP and tensor is site.inputs[0]:
         return min(nbytes, *(usual_bytes(analysis, out) for out in site.outputs if out))
