@@ -8,8 +8,8 @@ diagonal.
 
 What is saved and spent adds up over atoms, which is what makes the choice exact. So it cannot see
 that partial sums that meet are reduced once (partials.py), that two nodes share a gathered tensor,
-or that parts in half precision are summed in float32. Nor does it see caches, or how well a kernel
-does what it does: all multiply-adds take the same time, and all elements made. It looks at a text
+or that parts in half precision are summed in float32. Nor does it see a processor's caches, or how
+well a kernel does: all multiply-adds take the same time, and all elements made. It looks at a text
 of ordinary length; at longer ones attention and caches count for more.
 """
 
