@@ -3,6 +3,7 @@
 ValueError
     ModelError        a file that is no model that we can read
     MeshError         a mesh that cannot be read or does not fit
+    HintError         a hint that cannot be read, matches nothing, or cannot be kept
 RuntimeError
     NothingToShard    a sharding that would leave all the work on every rank
 """
@@ -14,6 +15,10 @@ class ModelError(ValueError):
 
 class MeshError(ValueError):
     """Report a mesh that cannot be read, or that does not fit the number of ranks."""
+
+
+class HintError(ValueError):
+    """Report a hint that cannot be read, that matches nothing, or that cannot be kept, and why."""
 
 
 class NothingToShard(RuntimeError):  # noqa: N818  (it names the answer, not a mistake)

@@ -39,6 +39,9 @@ class Verb(NamedTuple):
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL|DIR", help="an ONNX file, or what shard has made")
+    parser.add_argument("--mesh", default="tp=2", help="whose choice is shown (default: tp=2)")
+    _add_terms(parser)
+    parser.add_argument("--json", action="store_true", help="all of it, for programs to read")
 
 
 def _add_shard(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +55,30 @@ def _add_shard(parser: argparse.ArgumentParser) -> None:
         help="a graph and weights for each rank (default), or the whole for ranks to cut as they "
         "load",
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    _add_terms(parser)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="write nothing: show bytes, multiply-adds and communication of each rank",
+    )
+    parser.add_argument("--json", action="store_true", help="what is said, for programs to read")
+
+
+def _add_terms(parser: argparse.ArgumentParser) -> None:
+    """Add what a choice is made for."""
+    parser.add_argument(
+        "--hints",
+        metavar="FILE.yaml",
+        help="names of tensors or nodes, and whether they are whole or which dim is cut",
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="of weights on a rank at most, as in 2GB (default: little more than an even share)",
+    )
+    parser.add_argument(
+        "--cluster", metavar="FILE", help="what collectives cost, as bench --fit has measured it"
+    )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -272,15 +298,9 @@ def _dispatch(options: argparse.Namespace) -> int:
     """Run a verb that needs no ranks."""
     match options.verb:
         case "inspect":
-            return inspect(options.model)
+            return inspect(options)
         case "shard":
-            return shard(
-                options.model,
-                options.output,
-                options.mesh,
-                options.representation,
-                options.dry_run,
-            )
+            return shard(options)
         case "schedule":
             return schedule(
                 options.collective,

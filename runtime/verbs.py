@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..collectives.cluster import Cluster
 from ..collectives.cost import traffic
 from ..collectives.grid import grid
 from ..collectives.schedule import Copy, Load, Recv, Send
@@ -19,16 +25,49 @@ from ..models.mesh import Mesh
 from ..models.sharding.write import Progress
 from ..models.table import aligned
 
+if TYPE_CHECKING:
+    from ..models.sharding.search import Terms
 
-def inspect(model: str) -> int:
+
+def inspect(options: argparse.Namespace) -> int:
     """Print what a model is made of, or what a sharded directory holds."""
-    if Path(model).is_dir():
-        print(contents(model, Manifest.read(model)))
+    if Path(options.model).is_dir():
+        manifest = Manifest.read(options.model)
+        _show(manifest, contents(options.model, manifest), options.json)
     else:
         from ..models.sharding import describe
 
-        print(describe(model))
+        found = describe(options.model, Mesh.parse(options.mesh), _terms(options))
+        _show(found, str(found), options.json)
     return 0
+
+
+def _show(value: Any, text: str, as_json: bool) -> None:
+    print(json.dumps(asdict(value), indent=2) if as_json else text)
+
+
+def _terms(options: argparse.Namespace) -> Terms:
+    """Return what a choice is made for. Raises OSError, ValueError."""
+    from ..models.sharding.hints import read_hints
+    from ..models.sharding.machine import HERE
+    from ..models.sharding.search import Terms
+
+    machine = HERE
+    if options.cluster is not None:
+        machine = replace(HERE, cluster=Cluster.read(Path(options.cluster)))
+    memory = None if options.memory is None else size_in_bytes(options.memory)
+    hints = () if options.hints is None else read_hints(options.hints)
+    return Terms(machine, memory, hints)
+
+
+def size_in_bytes(text: str) -> int:
+    """Read a number of bytes, as in 512MB, 2GB or 1.5GiB. Raises ValueError."""
+    found = re.fullmatch(r"(\d+\.?\d*)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"expected a number of bytes such as 512MB or 2GiB, got {text!r}")
+    number, prefix, binary = found.groups()
+    power = " KMGT".index(prefix.upper() or " ")
+    return round(float(number) * math.pow(1024 if binary else 1000, power))
 
 
 def contents(directory: str, manifest: Manifest) -> str:
@@ -51,23 +90,31 @@ def contents(directory: str, manifest: Manifest) -> str:
     )
 
 
-def shard(model: str, output: str | None, mesh: str, representation: str, dry_run: bool) -> int:
+def shard(options: argparse.Namespace) -> int:
     """Shard a model into a directory, or say what that would do."""
     from ..models import sharding
 
-    parsed = Mesh.parse(mesh)
-    if dry_run:
+    mesh, terms = Mesh.parse(options.mesh), _terms(options)
+    if options.dry_run:
         from ..models.graph import load
 
-        print(sharding.preview(sharding.plan(load(model), parsed)))
+        found = sharding.preview(sharding.plan(load(options.model), mesh, terms))
+        _show(found, str(found), options.json)
         return 0
-    if output is None:
+    if options.output is None:
         raise ValueError("expected -o DIR, where the sharded model goes, or --dry-run")
     with _progress("sharding") as progress:
         manifest = sharding.shard(
-            model, output, parsed, representation=representation, progress=progress
+            options.model,
+            options.output,
+            mesh,
+            representation=options.representation,
+            hints=terms.hints,
+            memory=terms.memory,
+            machine=terms.machine,
+            progress=progress,
         )
-    print(contents(output, manifest))
+    _show(manifest, contents(options.output, manifest), options.json)
     return 0
 
 

@@ -35,16 +35,11 @@ from rankwise.collectives import Communicator, local
 from rankwise.models.graph import MAX_IR, MAX_OPSET, load
 from rankwise.models.mesh import Mesh
 from rankwise.models.sharding.analysis import analyse
-from rankwise.models.sharding.layout import Layout
+from rankwise.models.sharding.candidates import conflicts, shardable
+from rankwise.models.sharding.independent import independent_set
+from rankwise.models.sharding.layout import Layout, is_opaque
 from rankwise.models.sharding.rules import RULES
-from rankwise.models.sharding.search import (
-    Candidate,
-    Choice,
-    conflicts,
-    independent_set,
-    is_opaque,
-    shardable,
-)
+from rankwise.models.sharding.search import Choice
 from rankwise.models.sharding.write import Sharding, write_part
 from rankwise.runtime.arrays import as_array, as_ortvalue, is_extended
 
@@ -195,12 +190,12 @@ class Sharded(Backend):
         analysis = analyse(load(model))
         rng = np.random.default_rng(seed)
         found = [
-            Candidate(atom, rng.random(), 0, ())
+            atom
             for atom, _, sites in shardable(analysis, size)
             if any(atom not in site.whole_atoms for site in sites)
         ]
-        kept = independent_set([c.saved for c in found], conflicts(analysis, found))
-        atoms = frozenset(found[k].atom for k in kept)
+        kept = independent_set(rng.random(len(found)).tolist(), conflicts(analysis, found))
+        atoms = frozenset(found[k] for k in kept)
         return Rep(Sharding(analysis, Mesh(tp=size), Choice((), Layout(atoms, size), 0.0, ())))
 
 

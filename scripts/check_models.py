@@ -37,7 +37,7 @@ from rankwise.models.graph import load
 from rankwise.models.mesh import Mesh
 from rankwise.models.shapes import dims
 from rankwise.models.sharding.analysis import Analysis, analyse
-from rankwise.models.sharding.search import is_opaque
+from rankwise.models.sharding.layout import is_opaque
 from rankwise.models.sharding.write import Sharding, plan_analysed, write_part
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -16,8 +16,9 @@ from rankwise.collectives import Communicator, local
 from rankwise.models.mesh import Mesh
 from rankwise.models.sharding.analysis import Analysis
 from rankwise.models.sharding.axes import Axis
-from rankwise.models.sharding.layout import Layout
-from rankwise.models.sharding.search import Choice, is_opaque, shardable
+from rankwise.models.sharding.candidates import shardable
+from rankwise.models.sharding.layout import Layout, is_opaque
+from rankwise.models.sharding.search import Choice
 from rankwise.models.sharding.write import Sharding, write_part
 
 

@@ -13,8 +13,10 @@ import onnxruntime
 import pytest
 from graphs import MLP, build
 
+from rankwise.collectives.cluster import Cluster
+from rankwise.collectives.origin import Origin
 from rankwise.models.manifest import Manifest
-from rankwise.runtime import arrays, cli
+from rankwise.runtime import arrays, cli, verbs
 from rankwise.runtime.signature import Value, random_feeds
 
 
@@ -84,12 +86,50 @@ def test_shard_writes_what_inspect_reads(model: Path, capsys: pytest.CaptureFixt
         assert f"{entry.weight_bytes}" in written
     assert cli.main(["inspect", "model.onnx"]) == 0
     assert "parameters" in capsys.readouterr().out
+    assert cli.main(["inspect", "model.onnx", "--mesh", "tp=3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mesh"] == "tp=3"
+    assert cli.main(["inspect", "two", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["world_size"] == 2
+
+
+def test_hints_memory_and_a_cluster_change_the_choice(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cut(*more: str) -> list[list[str]]:
+        asked = ["shard", "model.onnx", "--mesh", "tp=2", "--dry-run", "--json", *more]
+        assert cli.main(asked) == 0
+        return [row["weights"] for row in json.loads(capsys.readouterr().out)["prices"]]
+
+    Path("hints.yaml").write_text("w1: {dim: 0}\nb2: whole\n")
+    assert cut() == [["w*", "b*"]]
+    assert cut("--hints", "hints.yaml") == [["w*"]]
+    assert cut("--memory", "2KiB") == [["w*", "b*"]]
+    origin = Origin("2026-11-21", "here", "MPI", 2)
+    Cluster(1e-9, 1e-12, 0.0, 0.0, 2, origin).write(Path("fast.json"))
+    assert cut("--cluster", "fast.json", "--memory", "1MB") == [["w*", "b*"]]
+    asked = ["shard", "model.onnx", "-o", "hinted", "--mesh", "tp=2", "--hints", "hints.yaml"]
+    assert cli.main(asked) == 0
+    first = onnx.load("hinted/rank0.onnx", load_external_data=False)
+    shapes = {tensor.name: list(tensor.dims) for tensor in first.graph.initializer}
+    assert shapes["w1/local"] == [8, 30]
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [("7", 7), ("64K", 64000), ("2GB", 2 * 10**9), ("1.5GiB", 3 << 29), ("512 mb", 512 * 10**6)],
+)
+def test_sizes_are_read(text: str, nbytes: int) -> None:
+    assert verbs.size_in_bytes(text) == nbytes
 
 
 def test_a_dry_run_writes_nothing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(Path().iterdir())
-    assert cli.main(["shard", "model.onnx", "-o", "two", "--mesh", "tp=2", "--dry-run"]) == 0
+    asked = ["shard", "model.onnx", "-o", "two", "--mesh", "tp=2", "--dry-run"]
+    assert cli.main(asked) == 0
     assert "weight bytes" in capsys.readouterr().out
+    assert cli.main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["collectives"] for row in found["ranks"]] == [{"AllReduce": 1}] * 2
     assert sorted(Path().iterdir()) == before
 
 
@@ -131,6 +171,24 @@ BAD = {
     "directory without a manifest": ("inspect .", "has no manifest.json"),
     "no output": ("shard model.onnx --mesh tp=2", "expected -o DIR"),
     "bad mesh": ("shard model.onnx -o d --mesh tp:2", "expected a mesh such as tp=4"),
+    "memory in words": (
+        "shard model.onnx -o d --mesh tp=2 --memory much",
+        "expected a number of bytes such as 512MB or 2GiB, got 'much'",
+    ),
+    "too little memory": (
+        "shard model.onnx -o d --mesh tp=2 --memory 99B",
+        "expected weights of at most 99 bytes on each rank, but on 2 ranks the heaviest holds",
+    ),
+    "no cluster file": ("inspect model.onnx --cluster model.onnx", "is no cluster file"),
+    "no hints": ("inspect model.onnx --hints no.yaml", "no such file or directory: no.yaml"),
+    "hints that match nothing": (
+        "inspect model.onnx --hints bad.yaml",
+        "hint 'w9' matches no tensor and no node; near it: w2, w1",
+    ),
+    "hints to ranks that choose as they load": (
+        "shard model.onnx -o d --mesh tp=2 --representation spmd --hints good.yaml",
+        "its ranks choose as they load",
+    ),
     "place that holds other files": ("shard model.onnx -o . --mesh tp=2", "no sharded model"),
     "place that is a file": ("shard model.onnx -o in.npz --mesh tp=2", "in.npz is a file"),
 }
@@ -141,6 +199,8 @@ def test_bad_input_is_one_line_and_code_2(
     model: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     arguments, message = BAD[name]
+    Path("bad.yaml").write_text("w9: whole")
+    Path("good.yaml").write_text("w1: whole")
     Path("short.onnx").write_bytes(model.read_bytes()[:300])
     assert cli.main(arguments.split()) == 2
     said = capsys.readouterr()
@@ -164,7 +224,7 @@ def test_a_graph_in_which_nothing_can_be_sharded_is_code_1(
 def test_a_bug_shows_its_traceback_and_is_code_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "inspect", lambda model: {}[model])
+    monkeypatch.setattr(cli, "inspect", lambda options: {}[options.model])
     assert cli.main(["inspect", "x"]) == 1
     assert "KeyError: 'x'" in capsys.readouterr().err
 

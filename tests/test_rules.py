@@ -13,11 +13,11 @@ from operators import OPERATORS
 from rankwise.models.graph import load
 from rankwise.models.sharding.analysis import analyse
 from rankwise.models.sharding.axes import find
+from rankwise.models.sharding.candidates import shardable
 from rankwise.models.sharding.coverage import BODY, RULE, UNKNOWN, WHOLE, coverage
 from rankwise.models.sharding.decompose import DECOMPOSED
 from rankwise.models.sharding.rules import RULES
 from rankwise.models.sharding.rules.replicated import REPLICATED
-from rankwise.models.sharding.search import shardable
 
 
 def test_every_operator_has_a_rule_a_body_or_a_reason() -> None:

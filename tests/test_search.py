@@ -1,8 +1,9 @@
-"""The choice: an exact independent set, and what it is fed."""
+"""The choice: an exact independent set, what it is fed, and what it is made for."""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import graphs
 import pytest
@@ -10,9 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
+from rankwise.models.errors import MeshError
 from rankwise.models.graph import load
 from rankwise.models.sharding.analysis import analyse
-from rankwise.models.sharding.search import CALL_BYTES, candidates, choose, independent_set
+from rankwise.models.sharding.candidates import candidates
+from rankwise.models.sharding.heads import choose_by_head
+from rankwise.models.sharding.independent import independent_set
+from rankwise.models.sharding.machine import HERE, Machine
+from rankwise.models.sharding.search import SLACK, Terms, choose
 from rankwise.models.states import pairs
 
 graphs_of_conflicts = st.integers(1, 9).flatmap(
@@ -51,7 +57,10 @@ def test_what_an_inner_width_saves_and_sends() -> None:
     (inner,) = (c for c in candidates(analysis, 2) if "w2" in c.weights and "w1" in c.weights)
     assert inner.saved == (16 * 30 + 30 + 30 * 9) * 4 / 2
     assert inner.sent == 2 * (9 * 4) / 2
-    assert inner.cost == inner.sent + CALL_BYTES
+    products, made = 16 * 30 + 30 * 9, 3 * 30
+    computed = (products / HERE.multiply_adds + made / HERE.made) / 2
+    assert inner.gained == pytest.approx(computed + inner.saved / HERE.read)
+    assert inner.spent == HERE.moving(inner.moved)
 
 
 def test_a_state_that_stays_on_its_ranks_costs_nothing() -> None:
@@ -89,3 +98,76 @@ def test_the_choice_does_not_depend_on_the_order_of_sets(name: str) -> None:
         choice = choose(analyse(load(graphs.CASES[name].model)), 3)
         names.add(tuple(candidate.weights for candidate in choice.chosen))
     assert len(names) == 1
+
+
+def slow(alpha: float) -> Machine:
+    return replace(HERE, cluster=replace(HERE.cluster, alpha=alpha))
+
+
+TEXT = """(int64[b,s] x) => (float[b,s,200] y) {
+  e = Gather(table, x)
+  u = MatMul(e, up)
+  g = Relu(u)
+  d = MatMul(g, down)
+  y = MatMul(d, head)
+}"""
+WIDE = graphs.build(TEXT, table=(9000, 128), up=(128, 512), down=(512, 128), head=(128, 200))
+
+
+def test_a_table_is_cut_for_its_bytes_and_products_for_their_time() -> None:
+    analysis = analyse(load(WIDE))
+    total = analysis.graph.weight_bytes
+    roomy = choose(analysis, 2, Terms(memory=total))
+    assert {name for c in roomy.chosen for name in c.weights} == {"up", "down", "head"}
+    assert roomy.price == 0
+    even = choose(analysis, 2)
+    assert {name for c in even.chosen for name in c.weights} > {"table", "up", "down"}
+    assert even.heaviest <= 1 / 2 + SLACK
+    assert even.price > 0
+
+
+def test_the_price_is_the_least_that_fits_the_memory() -> None:
+    analysis = analyse(load(WIDE))
+    total = analysis.graph.weight_bytes
+    for part in (0.95, 0.6, 0.5):
+        choice = choose(analysis, 2, Terms(memory=round(part * total)))
+        assert choice.heaviest <= part
+        assert choose(analysis, 2, Terms(memory=total)).seconds <= choice.seconds
+    with pytest.raises(MeshError, match=r"at most 1,000 bytes on each rank, but on 2 ranks the"):
+        choose(analysis, 2, Terms(memory=1000))
+
+
+def test_heads_are_taken_one_by_one_where_that_is_faster_and_fits() -> None:
+    analysis = analyse(load(graphs.GROUPED_QUERIES.model))
+    total = analysis.graph.weight_bytes
+    roomy, even = (
+        choose_by_head(analysis, 4, terms)[1] for terms in (Terms(memory=total), Terms())
+    )
+    assert [c.weights for c in roomy.chosen] == [("wq", "wo")]
+    assert [c.weights for c in even.chosen] == [("wq", "wk", "wo", "wh")]
+    assert roomy.seconds < 0 < even.seconds
+
+
+def test_collectives_that_take_long_are_avoided() -> None:
+    analysis = analyse(load(WIDE))
+    total = analysis.graph.weight_bytes
+    calls = [
+        sum(len(c.moved) for c in choose(analysis, 2, Terms(slow(alpha), total)).chosen)
+        for alpha in (1e-7, 1e-1)
+    ]
+    assert calls[0] > calls[1] == 1
+
+
+def test_the_channels_of_an_image_are_no_bargain() -> None:
+    model = graphs.build(
+        """(float[b,3,224,224] x) => (float[b,64,220,220] y) {
+          a = Conv(x, stem)
+          c = Relu(a)
+          m = Conv(c, wide)
+          n = Relu(m)
+          y = Conv(n, narrow)
+        }""",
+        stem=(64, 3, 3, 3), wide=(256, 64, 3, 3), narrow=(64, 256, 1, 1),
+    )  # fmt: skip
+    chosen = choose(analyse(load(model)), 2).chosen
+    assert [c.atom.size.first for c in chosen] == [256]

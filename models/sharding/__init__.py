@@ -6,7 +6,12 @@ rules/      one line per operator, or why there is none
 decompose   operators written out as functions of others
 coverage    what is done with each operator of a set
 analysis    the axes of a whole graph
-search      which atoms to shard: what they save, what they cost, which exclude each other
+workload    what a node computes and reads, whole and on one rank
+machine     how long that takes, and how long collectives
+candidates  atoms that could be sharded: what they save, what they move, which exclude each other
+independent the best of things that exclude each other, exactly
+hints       what a person asks of the choice
+search      the choice among the candidates
 heads       groups of queries, where they are fewer than the ranks
 kept        states that stay on their ranks from run to run
 layout      which indices of a dim a rank holds
@@ -14,6 +19,7 @@ relayout    between whole and sharded, by nodes of the graph
 partials    sums that are reduced once they have met
 partition   the graph of one rank
 write       files and manifest
+prices      what became of each candidate and each operator, and why
 report      what a person reads of a model and of a choice
 """
 

@@ -8,11 +8,14 @@ queries, keys and values, in the weights that make them and in the one that take
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
+
+from onnx import helper
 
 from ..graph import Graph
 from ..nodes import references
@@ -78,6 +81,11 @@ class Analysis:
     def states(self) -> dict[str, str]:
         """Inputs that outputs become in the next run, by the name of the output."""
         return pairs(self.graph)
+
+    @property
+    def steps(self) -> int:
+        """Steps of one token that follow a prompt: as many as it has, where there are states."""
+        return LENGTH if self.states else 0
 
 
 def analyse(graph: Graph) -> Analysis:
@@ -164,6 +172,12 @@ def _apply_rule(site: Site) -> None:
             site.obstacle = str(conflict)
     if site.obstacle:
         log.debug("%s %r is computed whole: %s", site.node.op_type, site.name, site.obstacle)
+
+
+def usual_bytes(analysis: Analysis, tensor: Tensor) -> int:
+    """Return the bytes of a tensor at the usual sizes."""
+    shape = analysis.usual.get(tensor.name, tuple(size.first for size in tensor.shape))
+    return math.prod(shape) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
 def mixed(tensor: Tensor) -> set[Axis]:

@@ -11,30 +11,50 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from ..errors import HintError, MeshError
 from .analysis import Analysis, tie
 from .axes import Axis, find, leaves
-from .search import SLACK, Choice, choose
+from .hints import whole_nodes
+from .search import SLACK, Choice, Terms, choose
 from .site import Site
 
 MOST = 2 * SLACK
-"""What a rank may hold above its even share, as a part of the whole, if it sends less for it."""
+"""What a rank may hold above its even share, as a part of the whole, if a run is faster for it."""
 
 
-def choose_by_head(analysis: Analysis, size: int) -> tuple[Analysis, Choice]:
+def choose_by_head(
+    analysis: Analysis, size: int, terms: Terms | None = None
+) -> tuple[Analysis, Choice]:
     """Choose what to shard over `size` ranks, heads by group or one by one.
 
     Returns the axes that the choice is of: where heads are taken one by one, they are others.
+    Raises MeshError, HintError.
     """
-    choice = choose(analysis, size)
-    found = small_groups(analysis, size)
-    if not found:
-        return analysis, choice
-    apart = tie(analysis.graph, analysis.measured, found)
-    single = choose(apart, size)
-    enough = max(1 / size + MOST, choice.heaviest)
-    if single.chosen and single.heaviest <= enough and single.cost < choice.cost:
-        return apart, single
-    return analysis, choice
+    terms = terms or Terms()
+    whole = whole_nodes(analysis, terms.hints)
+    if whole:
+        analysis = tie(analysis.graph, analysis.measured, whole)
+    variants = [analysis]
+    if groups := small_groups(analysis, size):
+        variants.append(tie(analysis.graph, analysis.measured, groups | whole))
+    choices, errors = list[tuple[Analysis, Choice]](), list[HintError | MeshError]()
+    for variant in variants:
+        try:
+            choices.append((variant, choose(variant, size, terms)))
+        except (HintError, MeshError) as error:  # of which the other variant may know nothing
+            errors.append(error)
+    if not choices:
+        raise errors[0]
+    if len(choices) == 2 and not _is_better(choices[1][1], choices[0][1], terms):
+        choices.pop()
+    return choices[-1]
+
+
+def _is_better(single: Choice, grouped: Choice, terms: Terms) -> bool:
+    """Say whether to take heads one by one, though a rank may hold more then."""
+    even = 1 / single.layout.size
+    is_small = terms.memory is not None or single.heaviest <= max(even + MOST, grouped.heaviest)
+    return bool(single.chosen) and is_small and single.seconds < grouped.seconds
 
 
 def small_groups(analysis: Analysis, size: int) -> dict[str, str]:

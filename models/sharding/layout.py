@@ -15,6 +15,7 @@ import numpy as np
 
 from ..weights import IndexSet
 from .axes import Axis, Size, atoms, find, leaves, pieces
+from .site import Site
 
 
 def bounds(total: int, rank: int, size: int) -> tuple[int, int]:
@@ -99,3 +100,17 @@ class Layout:
             kept.append(start + inner)
             start += piece.size.first
         return np.concatenate(kept)
+
+
+def is_opaque(site: Site, layout: Layout) -> bool:
+    """Say whether a node must be given whole tensors under this layout."""
+    if not layout.sharded.isdisjoint(site.whole_atoms):
+        return True
+    return any(
+        layout.holds(entry.axis) and not layout.covers(entry.axis) for entry in site.contracted
+    )
+
+
+def partial_op(site: Site, layout: Layout) -> str | None:
+    """Return what combines the ranks' outputs, None where each rank's is complete."""
+    return next((e.op for e in site.contracted if layout.holds(e.axis)), None)

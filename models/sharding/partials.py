@@ -14,8 +14,7 @@ from onnx import TensorProto
 
 from .analysis import Analysis
 from .axes import Axis
-from .layout import Layout
-from .search import is_opaque, partial_op
+from .layout import Layout, is_opaque, partial_op
 from .site import Site, Tensor
 
 ADDED = {"Add", "Sub"}

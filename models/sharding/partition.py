@@ -22,13 +22,13 @@ from ..opset import DOMAIN
 from ..states import State
 from ..weights import IndexSet, Weight
 from . import relayout
-from .analysis import Analysis
+from .analysis import Analysis, usual_bytes
 from .kept import kept
-from .layout import Layout
+from .layout import Layout, is_opaque, partial_op
+from .machine import Transfer
 from .partials import ADDED, carried
 from .rewrite import Call
 from .rules import find_rule
-from .search import is_opaque, partial_op, usual_bytes
 from .site import Site, Tensor
 
 HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
@@ -62,8 +62,8 @@ class Part:
     constants: dict[str, Weight] = field(default_factory=dict)
     value_info: dict[str, ValueInfoProto] = field(default_factory=dict)
     """ranks of what bodies read: onnxruntime's Scan must know them before it runs"""
-    sent: float = 0.0
-    """bytes that the rank sends in a run of the usual size: rings of AllReduce and AllGather"""
+    moved: list[Transfer] = field(default_factory=list)
+    """what its collectives move in a run of the usual size"""
     states: tuple[State, ...] = ()
     """those that may stay on their ranks from run to run"""
 
@@ -75,6 +75,11 @@ class Part:
             for held in self.held.values()
         )
         return weights + sum(weight.nbytes for weight in self.constants.values())
+
+    @property
+    def sent(self) -> float:
+        """Bytes that the rank sends in a run of the usual size."""
+        return sum(each.sent for each in self.moved)
 
     @property
     def collectives(self) -> Counter[str]:
@@ -149,6 +154,8 @@ class _Writer:
         self.part.nodes.append(node)
         for name, own in drawn.items():
             self._communicate("Broadcast", own, name)
+            if self.analysis.tensors[name].has_shape:
+                self._count("Broadcast", self.analysis.tensors[name])
 
     def _write_local(self, site: Site) -> None:
         op = partial_op(site, self.layout)
@@ -202,7 +209,7 @@ class _Writer:
         final = self._name_of(out)
         reduced = self._free(f"{out.name}/float32") if is_widened else final
         self._communicate("AllReduce", name, reduced, op=op)
-        self._count_sent(out, 4 if is_widened else 2)
+        self._count("AllReduce", out, 2 if is_widened else 1)
         if is_widened:
             self._add("Cast", [reduced], final, to=out.data_type)
         return final
@@ -225,7 +232,7 @@ class _Writer:
                     self, self.locals[name], tensor, self.layout, self.rank
                 )
                 self._rename(gathered, name)
-                self._count_sent(tensor, 1)
+                self._count("AllGather", tensor)
                 self._base = base
             self._whole[name] = name
         return name
@@ -280,9 +287,10 @@ class _Writer:
         self.part.nodes.append(node)
         return output
 
-    def _count_sent(self, tensor: Tensor, times: int) -> None:
-        size = self.layout.size
-        self.part.sent += times * usual_bytes(self.analysis, tensor) * (size - 1) / size
+    def _count(self, op_type: str, tensor: Tensor, times: int = 1) -> None:
+        nbytes = times * usual_bytes(self.analysis, tensor)
+        is_state = op_type == "AllGather" and tensor.name in self.analysis.states
+        self.part.moved.append(Transfer(op_type, nbytes, self.layout.size, is_state))
 
     def _free(self, name: str) -> str:
         """Return a name that nothing has yet: this one, or with a number behind it."""

@@ -1,121 +1,301 @@
-"""What a person reads of a model before it is sharded, and of a choice before it is written."""
+"""What a person reads of a model before it is sharded, and of a choice before it is written.
+
+Both are values, for programs to read as JSON, that have a text.
+"""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
-from ..errors import NothingToShard
+from ..errors import HintError, MeshError
 from ..graph import load
 from ..mesh import Mesh
 from ..table import aligned
 from .analysis import BATCH, LENGTH, Analysis, analyse
-from .rules import find_rule
-from .search import Candidate, rank_bytes
-from .site import Site
-from .write import Sharding, plan_analysed
+from .candidates import rank_bytes
+from .heads import choose_by_head
+from .machine import Machine
+from .prices import NOTHING, TAKEN, WANTED, Operator, Price, operators, prices, short
+from .search import Terms
+from .workload import Work, local_work, work
+from .write import Sharding, tensor_parallel
 
 SIZES = (2, 3, 4, 8)
 """Numbers of ranks that a description shows."""
 
+RUN = f"batch {BATCH}, other open dims {LENGTH}"
 
-def describe(source: str | Path | bytes) -> str:
+MOST_ROWS = 20
+"""Of operators or prices in a text: the JSON has them all."""
+
+WIDEST = 44
+"""Characters of a list of weights."""
+
+
+@dataclass(frozen=True)
+class MeshRow:
+    """What sharding over a mesh comes to."""
+
+    mesh: str
+    weight_bytes: int
+    """on the heaviest rank"""
+    share: float
+    """of all weight bytes"""
+    bytes_sent: int
+    """by a rank in a run"""
+    seconds: float
+    """predicted for a run"""
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model: what it is made of, and what of it can be sharded."""
+
+    parameters: int
+    weight_bytes: int
+    multiply_adds: float
+    """of a run at the usual sizes"""
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    steps: int
+    """of one token, which times of a run include"""
+    mesh: str
+    """that of which operators and prices are told"""
+    operators: tuple[Operator, ...]
+    prices: tuple[Price, ...]
+    meshes: tuple[MeshRow, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                f"parameters     {self.parameters:,} in {self.weight_bytes:,} bytes",
+                f"multiply-adds  {self.multiply_adds:,.0f} a run ({RUN})",
+                f"inputs         {_listed(self.inputs, 72)}",
+                f"outputs        {_listed(self.outputs, 72)}",
+                "",
+                *_operator_table(self.operators, self.mesh),
+                "",
+                f"axes that could be cut over {self.mesh}, what each saves and costs "
+                f"{_timed(self.steps)}:",
+                *_price_table(self.prices),
+                "",
+                _mesh_table(self.meshes),
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class RankRow:
+    """What a rank will hold and do in a run."""
+
+    rank: int
+    weight_bytes: int
+    share: float
+    multiply_adds: float
+    collectives: dict[str, int]
+    states: int
+    """how many AllGathers are of states, such as caches, and left out by run_local"""
+    bytes_sent: int
+    seconds: float
+    """predicted"""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A choice: each rank's bytes, work and communication, and every axis that is cut."""
+
+    mesh: str
+    steps: int
+    """of one token, which times of a run include"""
+    seconds_alone: float
+    """predicted for a run on one rank"""
+    ranks: tuple[RankRow, ...]
+    prices: tuple[Price, ...]
+    """of what is taken"""
+
+    def __str__(self) -> str:
+        rows: list[Sequence[object]] = [
+            ("rank", "weight bytes", "of all", "multiply-adds", "calls", "bytes sent", "ms")
+        ]
+        for row in self.ranks:
+            share, calls = f"{row.share:.1%}", sum(row.collectives.values())
+            made = round(row.multiply_adds)
+            rows.append(
+                (row.rank, row.weight_bytes, share, made, calls, row.bytes_sent, _ms(row.seconds))
+            )
+        first = self.ranks[0]
+        counts = ", ".join(f"{n} {op}" for op, n in first.collectives.items())
+        if first.states:
+            counts += f"; {first.states} AllGather are of states, which run_local leaves out"
+        slowest = max(row.seconds for row in self.ranks)
+        return "\n".join(
+            [
+                aligned(rows),
+                "",
+                f"collectives    {counts or 'none'}",
+                f"predicted      {_ms(slowest)} ms {_timed(self.steps)}, "
+                f"{_ms(self.seconds_alone)} ms on one rank: "
+                f"{self.seconds_alone / slowest if slowest else 1:.2f} times as fast",
+                "",
+                "axes that are cut:",
+                *_price_table(self.prices),
+            ]
+        )
+
+
+def describe(
+    source: str | Path | bytes, mesh: Mesh | None = None, terms: Terms | None = None
+) -> Description:
     """Describe a model: its weights, its work, and what of it can be sharded.
 
-    Raises ModelError.
+    Operators and candidates are those of one mesh, tp=2 by default. Raises ModelError, MeshError.
     """
-    graph = load(source)
+    graph, mesh, terms = load(source), mesh or Mesh(tp=2), terms or Terms()
     analysis = analyse(graph)
-    parameters = sum(weight.count for weight in graph.weights.values())
-    operators = Counter(site.node.op_type for site in analysis.sites)
-    lines = [
-        f"parameters   {parameters:,} in {graph.weight_bytes:,} bytes",
-        f"operations   {flops(analysis):,.0f} a run (2 per multiply-add in products and "
-        f"convolutions; batch {BATCH}, other open dims {LENGTH})",
-        "inputs       " + ", ".join(value.name for value in graph.inputs),
-        "outputs      " + ", ".join(value.name for value in graph.outputs),
-        "operators    " + ", ".join(f"{n} {op}" for op, n in operators.most_common()),
-        *_obstacles(analysis),
-        "",
-        aligned(list(_meshes(analysis))),
-    ]
-    return "\n".join(lines)
-
-
-def _obstacles(analysis: Analysis) -> Iterable[str]:
-    found = Counter(
-        f"{site.node.op_type}: {site.obstacle}" for site in analysis.sites if site.obstacle
+    chosen_for, choice = choose_by_head(analysis, tensor_parallel(mesh), terms)
+    return Description(
+        parameters=sum(weight.count for weight in graph.weights.values()),
+        weight_bytes=graph.weight_bytes,
+        multiply_adds=whole_work(analysis).multiply_adds,
+        inputs=tuple(value.name for value in graph.inputs),
+        outputs=tuple(value.name for value in graph.outputs),
+        steps=analysis.steps,
+        mesh=str(mesh),
+        operators=operators(chosen_for, choice.layout),
+        prices=prices(chosen_for, choice),
+        meshes=tuple(_meshes(analysis, terms, mesh)),
     )
-    for text, count in found.most_common():
-        yield f"whole        {count} {text}"
-    noted = Counter(
-        f"{site.node.op_type}: {rule.note}"
-        for site in analysis.sites
-        if (rule := find_rule(site.node.domain, site.node.op_type)) and rule.note
+
+
+def _meshes(analysis: Analysis, terms: Terms, mesh: Mesh) -> Iterator[MeshRow]:
+    """Yield a row for each number of ranks for which the terms can be met."""
+    total, alone = analysis.graph.weight_bytes, _alone(analysis, terms.machine)
+    yield MeshRow("one rank", total, 1.0, 0, alone)
+    for size in sorted({*SIZES, mesh.size}):
+        with suppress(MeshError, HintError):
+            yield _mesh(analysis, terms, Mesh(tp=size))
+
+
+def _mesh(analysis: Analysis, terms: Terms, mesh: Mesh) -> MeshRow:
+    analysis, choice = choose_by_head(analysis, mesh.size, terms)
+    row = _rank(Sharding(analysis, mesh, choice, terms), 0, terms.machine)
+    held = round(rank_bytes(analysis, choice.layout, 0))
+    return MeshRow(str(mesh), held, choice.heaviest, row.bytes_sent, row.seconds)
+
+
+def preview(sharding: Sharding) -> Preview:
+    """Describe what a sharding will write."""
+    machine = sharding.terms.machine
+    found = prices(sharding.analysis, sharding.choice)
+    return Preview(
+        mesh=str(sharding.mesh),
+        steps=sharding.analysis.steps,
+        seconds_alone=_alone(sharding.analysis, machine),
+        ranks=tuple(_rank(sharding, rank, machine) for rank in range(sharding.mesh.size)),
+        prices=tuple(price for price in found if price.outcome in (TAKEN, WANTED)),
     )
-    for text, count in noted.most_common():
-        yield f"partly       {count} {text}"
 
 
-def _meshes(analysis: Analysis) -> Iterable[Sequence[object]]:
-    yield "mesh", "bytes on the heaviest rank", "of all", "bytes sent by a rank", "cut"
-    for size in SIZES:
-        try:
-            sharding = plan_analysed(analysis, Mesh(tp=size))
-        except NothingToShard:
-            yield f"tp={size}", analysis.graph.weight_bytes, "100.0%", 0, "nothing"
-            continue
-        choice = sharding.choice
-        heaviest = rank_bytes(sharding.analysis, choice.layout, 0)
-        sent = sharding.part(0).sent
-        cut = ", ".join(f"{n} x {name}" for name, n in _cuts(choice.chosen).items())
-        yield f"tp={size}", round(heaviest), f"{choice.heaviest:.1%}", round(sent), cut
+def _rank(sharding: Sharding, rank: int, machine: Machine) -> RankRow:
+    analysis, part = sharding.analysis, sharding.part(rank)
+    done, steps = rank_work(sharding, rank), analysis.steps
+    return RankRow(
+        rank=rank,
+        weight_bytes=part.weight_bytes,
+        share=part.weight_bytes / (analysis.graph.weight_bytes or 1),
+        multiply_adds=done.multiply_adds,
+        collectives=dict(part.collectives),
+        states=len(part.states),
+        bytes_sent=round(part.sent),
+        seconds=machine.computing(done, steps) + machine.moving(part.moved, steps),
+    )
 
 
-def _cuts(chosen: Iterable[Candidate]) -> Counter[str]:
-    """Count the chosen atoms by size."""
-    return Counter(f"{candidate.atom!r}" for candidate in chosen)
+def whole_work(analysis: Analysis) -> Work:
+    """Return the work of a run on one rank."""
+    return reduce(Work.plus, (work(analysis, site) for site in analysis.sites), Work())
 
 
-def preview(sharding: Sharding) -> str:
-    """Describe a choice: each rank's bytes, the collectives, and every axis that is cut."""
-    choice, graph = sharding.choice, sharding.graph
-    rows: list[Sequence[object]] = [("rank", "weight bytes", "of all")]
-    for part in sharding.parts:
-        share = part.weight_bytes / (graph.weight_bytes or 1)
-        rows.append((part.rank, part.weight_bytes, f"{share:.1%}"))
-    counts = ", ".join(f"{n} {op}" for op, n in sharding.parts[0].collectives.items())
-    sent = sharding.parts[0].sent
-    lines = [
-        aligned(rows),
-        "",
-        f"a run sends {sent:,.0f} bytes per rank (batch {BATCH}, other open dims {LENGTH}): "
-        + (counts or "no collectives"),
-    ]
-    if states := sharding.parts[0].states:
-        lines.append(f"{len(states)} states stay on their ranks where run_local is called")
-    for candidate in choice.chosen:
-        names = ", ".join(candidate.weights[:6]) + (", ..." if len(candidate.weights) > 6 else "")
-        lines.append(f"an axis of {candidate.atom!r} is cut in {names}")
-    return "\n".join(lines)
+def _alone(analysis: Analysis, machine: Machine) -> float:
+    return machine.computing(whole_work(analysis), analysis.steps)
 
 
-def flops(analysis: Analysis) -> float:
-    """Return the operations of a run at the usual sizes, those of products and convolutions."""
-    return float(sum(map(_site_flops, analysis.sites, [analysis] * len(analysis.sites))))
+def rank_work(sharding: Sharding, rank: int) -> Work:
+    """Return the work of a run on one of the ranks."""
+    analysis, layout = sharding.analysis, sharding.choice.layout
+    shares = (
+        local_work(analysis, site, work(analysis, site), layout, rank) for site in analysis.sites
+    )
+    return reduce(Work.plus, shares, Work())
 
 
-def _site_flops(site: Site, analysis: Analysis) -> int:
-    shapes = [analysis.usual.get(t.name) if t is not None else None for t in site.inputs]
-    out = analysis.usual.get(site.node.output[0])
-    if out is None or len(shapes) < 2 or shapes[0] is None or shapes[1] is None:
-        return 0
-    if site.node.op_type == "MatMul":
-        return 2 * math.prod(out) * shapes[0][-1]
-    if site.node.op_type == "Gemm":
-        return 2 * math.prod(out) * shapes[0][0 if site.attribute("transA", 0) else 1]
-    if site.node.op_type == "Conv":
-        return 2 * math.prod(out) * math.prod(shapes[1][1:])
-    return 0
+def _operator_table(rows: Sequence[Operator], mesh: str) -> Iterator[str]:
+    yield f"operators over {mesh}: nodes that are cut, and why the others are computed whole"
+    table: list[Sequence[object]] = [("operator", "nodes", "cut", "multiply-adds", "whole")]
+    for row in rows[:MOST_ROWS]:
+        made = round(row.multiply_adds)
+        table.append((row.name, row.nodes, row.cut, made, _reasons(row.whole)))
+    yield aligned(table)
+    if rest := rows[MOST_ROWS:]:
+        cut, nodes = sum(row.cut for row in rest), sum(row.nodes for row in rest)
+        yield f"{len(rest)} more of {nodes} nodes, {cut} cut: " + ", ".join(r.name for r in rest)
+
+
+def _reasons(whole: dict[str, int]) -> str:
+    known = [f"{count} {text}" for text, count in whole.items() if text != NOTHING]
+    if NOTHING in whole:
+        known.append(f"{whole[NOTHING]} {NOTHING}")
+    return "; ".join(known[:2]) + ("; ..." if len(known) > 2 else "")
+
+
+def _price_table(rows: Sequence[Price]) -> Iterator[str]:
+    heads = "axis", "times", "weights", "bytes saved", "ms saved", "calls", "bytes sent"
+    table: list[Sequence[object]] = [(*heads, "ms spent", "")]
+    for row in rows[:MOST_ROWS]:
+        table.append(
+            (
+                row.axis,
+                row.times,
+                _listed(map(short, row.weights), WIDEST),
+                row.bytes_saved,
+                _ms(row.seconds_saved),
+                row.calls,
+                row.bytes_sent,
+                _ms(row.seconds_spent),
+                row.outcome,
+            )
+        )
+    yield aligned(table)
+    if len(rows) > MOST_ROWS:
+        yield f"{len(rows) - MOST_ROWS} more, of fewer bytes"
+
+
+def _mesh_table(rows: Sequence[MeshRow]) -> str:
+    heads = "mesh", "bytes on the heaviest rank", "of all", "bytes sent by a rank", "ms a run"
+    table: list[Sequence[object]] = [heads]
+    for row in rows:
+        table.append(
+            (row.mesh, row.weight_bytes, f"{row.share:.1%}", row.bytes_sent, _ms(row.seconds))
+        )
+    return aligned(table)
+
+
+def _timed(steps: int) -> str:
+    """Say what a time is that of."""
+    return f"a run ({RUN})" + (f" and {steps} steps of one token" if steps else "")
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g}" if seconds < 1 else f"{1e3 * seconds:,.0f}"
+
+
+def _listed(names: Iterable[str], width: int) -> str:
+    """List names as far as they fit, and count the others."""
+    names, shown = list(names), list[str]()
+    while names and (not shown or sum(map(len, shown)) + len(names[0]) + 2 <= width):
+        shown.append(names.pop(0))
+    return ", ".join(shown) + (f", and {len(names)} more" if names else "")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from onnx import ModelProto, TensorProto, helper
 
@@ -21,8 +22,10 @@ from ..states import to_metadata
 from ..weights import Array, WeightFile
 from .analysis import Analysis, analyse
 from .heads import choose_by_head
+from .hints import Hint, to_hints
+from .machine import HERE, Machine
 from .partition import Held, Part, partition
-from .search import Choice
+from .search import Choice, Terms
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and the bytes in all."""
@@ -35,6 +38,8 @@ class Sharding:
     analysis: Analysis
     mesh: Mesh
     choice: Choice
+    terms: Terms = field(default_factory=Terms)
+    """what it was made for"""
 
     @property
     def graph(self) -> Graph:
@@ -49,19 +54,31 @@ class Sharding:
         return partition(self.analysis, self.choice.layout, rank)
 
 
-def plan(graph: Graph, mesh: Mesh) -> Sharding:
-    """Analyse a graph and choose what to shard. Raises NothingToShard, MeshError."""
-    return plan_analysed(analyse(graph), mesh)
+def plan(graph: Graph, mesh: Mesh, terms: Terms | None = None) -> Sharding:
+    """Analyse a graph and choose what to shard.
+
+    Raises NothingToShard, MeshError, HintError.
+    """
+    return plan_analysed(analyse(graph), mesh, terms)
 
 
-def plan_analysed(analysis: Analysis, mesh: Mesh) -> Sharding:
-    """Choose what to shard of a graph whose axes are known. Raises NothingToShard, MeshError."""
-    if mesh.size != mesh.tp:
-        raise MeshError(f"expected a mesh of tp alone, such as tp={mesh.size}, got {mesh}")
-    analysis, choice = choose_by_head(analysis, mesh.size)
+def plan_analysed(analysis: Analysis, mesh: Mesh, terms: Terms | None = None) -> Sharding:
+    """Choose what to shard of a graph whose axes are known.
+
+    Raises NothingToShard, MeshError, HintError.
+    """
+    terms = terms or Terms()
+    analysis, choice = choose_by_head(analysis, tensor_parallel(mesh), terms)
     if mesh.size > 1 and not choice.chosen:
         raise NothingToShard(_why_nothing(analysis, mesh))
-    return Sharding(analysis, mesh, choice)
+    return Sharding(analysis, mesh, choice, terms)
+
+
+def tensor_parallel(mesh: Mesh) -> int:
+    """Return the number of ranks of a mesh of tp alone. Raises MeshError for others."""
+    if mesh.size != mesh.tp:
+        raise MeshError(f"expected a mesh of tp alone, such as tp={mesh.size}, got {mesh}")
+    return mesh.size
 
 
 def _why_nothing(analysis: Analysis, mesh: Mesh) -> str:
@@ -84,13 +101,23 @@ def shard(
     mesh: str | Mesh,
     *,
     representation: str = "per-rank",
+    hints: Mapping[str, Any] | Sequence[Hint] = (),
+    memory: int | None = None,
+    machine: Machine = HERE,
     progress: Progress | None = None,
 ) -> Manifest:
     """Shard a model file into a directory, and return its manifest.
 
     The directory appears complete or not at all: it is written beside its place and moved there.
     An earlier sharding at that place is replaced; anything else there is an error. Weights are
-    read and written one at a time. Raises ModelError, MeshError, NothingToShard.
+    read and written one at a time.
+
+    Args:
+        hints: patterns of names of tensors or nodes, each with `whole` or `{"dim": 1}`
+        memory: bytes of weights that a rank may hold; None for little more than an even share
+        machine: what predicted times are those of
+
+    Raises ModelError, MeshError, HintError, NothingToShard.
     """
     if representation not in REPRESENTATIONS:
         raise ModelError(
@@ -99,7 +126,13 @@ def shard(
     source, place = Path(source), Path(directory)
     _check_place(place)
     mesh = Mesh.parse(mesh)
-    sharding = plan(load(source), mesh)
+    asked = to_hints(hints) if isinstance(hints, Mapping) else tuple(hints)
+    terms = Terms(machine, memory, asked)
+    if representation == "spmd" and terms != Terms():
+        raise ModelError(
+            "expected no hints, memory or machine with spmd: its ranks choose as they load"
+        )
+    sharding = plan(load(source), mesh, terms)
     place.absolute().parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
     try:

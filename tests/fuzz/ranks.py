@@ -19,15 +19,10 @@ from rankwise.models.graph import load
 from rankwise.models.mesh import Mesh
 from rankwise.models.sharding.analysis import Analysis, analyse
 from rankwise.models.sharding.axes import Axis
-from rankwise.models.sharding.layout import Layout
-from rankwise.models.sharding.search import (
-    Candidate,
-    Choice,
-    conflicts,
-    independent_set,
-    is_opaque,
-    shardable,
-)
+from rankwise.models.sharding.candidates import conflicts, shardable
+from rankwise.models.sharding.independent import independent_set
+from rankwise.models.sharding.layout import Layout, is_opaque
+from rankwise.models.sharding.search import Choice
 from rankwise.models.sharding.write import Sharding, plan_analysed, write_part
 
 from .draft import Drawn
@@ -86,8 +81,8 @@ def layouts(analysis: Analysis, size: int, rng: Generator) -> Iterator[tuple[str
     for atom in atoms:
         yield repr(atom), _sharding(analysis, size, [atom])
     for _ in range(2):
-        found = [Candidate(atom, rng.random(), 0, 0, ()) for atom in atoms]
-        kept = independent_set([entry.saved for entry in found], conflicts(analysis, found))
+        worth = [rng.random() for _ in atoms]
+        kept = independent_set(worth, conflicts(analysis, atoms))
         if len(kept) > 1:
             both = [atoms[k] for k in sorted(kept)]
             yield " and ".join(map(repr, both)), _sharding(analysis, size, both)

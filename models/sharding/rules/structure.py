@@ -12,7 +12,18 @@ from fractions import Fraction
 
 import numpy as np
 
-from ..axes import ONE, Axis, Conflict, Size, concatenation, cut_at, find, leaves, unify, unify_rows
+from ..axes import (
+    ONE,
+    Axis,
+    Conflict,
+    Size,
+    concatenation,
+    cut_at,
+    find,
+    leaves,
+    unify,
+    unify_rows,
+)
 from ..rewrite import Call, Local, entries, full, local_sizes, rescale
 from ..site import Site, Tensor, int64
 

@@ -1,0 +1,89 @@
+"""The machine that a choice is made for: seconds of computing, and of collectives.
+
+Seconds are those of a rank with one thread. What a node computes and what it reads are added, as
+if neither hid the other; so a choice adds up from the nodes, and has an exact optimum.
+
+A run of a model that keeps states is a prompt, and steps of one token each. A step reads weights
+and states anew, and waits for as many collectives, of next to no bytes; what else it computes is
+not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ...collectives.cluster import Cluster
+from ...collectives.origin import Origin
+from .analysis import LENGTH
+from .workload import Work
+
+RINGS = {"AllReduce": 2, "AllGather": 1, "Broadcast": 1}
+"""How often a rank sends its share of the rest, where a collective goes round in a ring."""
+
+
+class Transfer(NamedTuple):
+    """A collective of a run."""
+
+    op_type: str
+    """AllReduce, AllGather or Broadcast"""
+    nbytes: int
+    """of the whole tensor"""
+    size: int
+    """number of ranks"""
+    is_state: bool = False
+    """it gathers a state that may stay on its ranks from step to step"""
+
+    @property
+    def sent(self) -> float:
+        """Bytes that a rank sends."""
+        return RINGS[self.op_type] * self.nbytes * (self.size - 1) / self.size
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a rank computes and reads in a second, and what collectives cost."""
+
+    multiply_adds: float
+    """a second"""
+    made: float
+    """elements a second"""
+    read: float
+    """bytes of weights and states a second"""
+    cluster: Cluster
+
+    def computing(self, work: Work, steps: int = 0) -> float:
+        """Return the seconds that work takes, in a run and so many steps."""
+        once = work.multiply_adds / self.multiply_adds + work.made / self.made
+        return once + (1 + steps) * work.read / self.read
+
+    def moving(self, transfers: Iterable[Transfer], steps: int = 0) -> float:
+        """Return the seconds that collectives take one after another, at the least."""
+        return sum(
+            self._moving(each, each.nbytes)
+            + (0.0 if each.is_state else steps * self._moving(each, each.nbytes / LENGTH))
+            for each in transfers
+        )
+
+    def _moving(self, each: Transfer, nbytes: float) -> float:
+        least = self.cluster.lower_bound(each.op_type.lower(), each.size, nbytes)
+        return self.cluster.overhead + least
+
+
+HERE = Machine(
+    multiply_adds=5e10,
+    made=2e9,
+    read=3e10,
+    cluster=Cluster(
+        alpha=4e-5,
+        beta=2.5e-10,
+        gamma=2e-10,
+        overhead=0.0,
+        ranks=4,
+        origin=Origin("2026-11-21", "AMD EPYC, 2 cores", "Open MPI v5.0.11", 2),
+    ),
+)
+"""One core of an AMD EPYC (Zen 4), one thread (scripts/results/machine_2core_2026-11-21.md). Of
+collectives `auto` in shared memory (allreduce_2core_2026-11-21.md, there): at 4 ranks 138 us for 1
+KiB and 2.5 ms for 4 MiB, where 2.3 are predicted; at 2 ranks half of what is predicted."""
