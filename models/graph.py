@@ -129,10 +129,20 @@ def opsets(model: ModelProto) -> dict[str, int]:
 
 
 def lowered(model: ModelProto) -> ModelProto:
-    """Return a model whose operators are no newer than onnxruntime reads."""
-    if opsets(model).get("", 0) > MAX_OPSET:
+    """Return a model whose operators are no newer than onnxruntime reads.
+
+    Raises ModelError where an operator cannot be had in an older form.
+    """
+    version = opsets(model).get("", 0)
+    if version <= MAX_OPSET:
+        return model
+    try:
         return version_converter.convert_version(model, MAX_OPSET)
-    return model
+    except RuntimeError as error:
+        raise ModelError(
+            f"expected operators that opset {MAX_OPSET} has, the newest that onnxruntime reads; "
+            f"the model is of opset {version}: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _without_constants(

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from rankwise.models import graph
 from rankwise.models.errors import ModelError
 from rankwise.models.graph import load
 from rankwise.models.weights import Weight, WeightFile
@@ -168,3 +169,15 @@ def test_scalars_keep_their_rank() -> None:
     assert weight.shape == ()
     assert weight.read().shape == ()
     assert numpy_helper.to_array(weight.proto).shape == ()
+
+
+def test_a_model_that_no_older_opset_can_say_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+        raise RuntimeError("no adapter\n for Celu")
+
+    monkeypatch.setattr(graph.version_converter, "convert_version", refuse)
+    model = helper.make_model(
+        helper.make_graph([], "g", [], []), opset_imports=[helper.make_opsetid("", 99)]
+    )
+    with pytest.raises(ModelError, match=r"the model is of opset 99: no adapter for Celu"):
+        graph.lowered(model)
