@@ -238,10 +238,15 @@ class Batch:
         return result
 
     def complete(self) -> None:
-        """Return when all messages have left and come."""
+        """Return when all messages have left and come, or raise what went wrong first."""
+        failures = []
         while self.works:
-            self.works[0].wait()
-            del self.works[0]
+            try:
+                self.works.pop(0).wait()
+            except CollectiveError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def post(self, call: Call[Any]) -> None:
         self.works.append(Line(self.comm._transport).start(call))

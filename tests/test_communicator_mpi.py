@@ -82,3 +82,47 @@ def test_it_lives_and_dies_with_mpi(mpirun: MpiRun) -> None:
     done = mpirun(2, LIFE)
     assert (done.returncode, done.stdout.strip()) == (5, "lived"), done.stderr
     assert "rank 0 of 2 has waited for rank 1 for" in done.stderr  # the warning
+
+
+LONGER = """
+import numpy as np
+from rankwise.collectives import Communicator, MismatchError
+
+comm = Communicator.world()
+left, right = (comm.rank - 1) % comm.size, (comm.rank + 1) % comm.size
+for length in (10, 5_000, 70_000, 1 << 20):
+    data, guarded = np.full(length, 7, np.uint8), np.zeros(length + 4096, np.uint8)
+    out = guarded[: length - 2]
+    for how in ("recv", "irecv", "sendrecv", "batch"):
+        sent = None if how in ("sendrecv", "batch") else comm.isend(data, right)
+        try:
+            if how == "recv":
+                comm.recv(out, left)
+            elif how == "irecv":
+                comm.irecv(out, left).wait()
+            elif how == "sendrecv":
+                comm.sendrecv(data, right, out, left)
+            else:
+                with comm.batch() as batch:
+                    batch.recv(out, left)
+                    batch.send(data, right)
+        except MismatchError as error:
+            assert "longer" in str(error), error
+        else:
+            raise AssertionError(f"{how} took {length} bytes for {out.size}")
+        sent and sent.wait()
+        assert not guarded[out.size :].any(), (how, length)
+# Receives of one rank and tag take messages in the order in which they were begun.
+works = [comm.irecv(np.empty(k + 1, int), left) for k in range(5)]
+sends = [comm.isend(np.full(k + 1, k), right) for k in range(5)]
+got = [work.wait().tolist() for work in reversed(works)]
+assert got == [[k] * (k + 1) for k in range(4, -1, -1)]
+[work.wait() for work in sends]
+comm.rank or print("well")
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_a_longer_message_is_refused_and_written_nowhere(mpirun, ranks: int) -> None:
+    done = mpirun(ranks, LONGER)
+    assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr
