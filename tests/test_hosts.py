@@ -113,12 +113,15 @@ def check(comm):
 def counted(comm, algorithm):
     x = np.ones(1 << 20, np.float32)
     comm.allreduce(x, algorithm=algorithm)  # connects
-    comm.barrier()
-    before = sent()
-    comm.barrier()
-    comm.allreduce(x, algorithm=algorithm)
-    comm.barrier()
-    return sent() - before
+    found = []
+    for _ in range(3):  # of which the least: TCP may send something twice
+        comm.barrier()
+        before = sent()
+        comm.barrier()
+        comm.allreduce(x, algorithm=algorithm)
+        comm.barrier()
+        found.append(sent() - before)
+    return min(found)
 
 world = Communicator.world()
 check(world)
