@@ -20,7 +20,7 @@ from .tuned import Tuned
 TWO_SHOT_FROM_AT_2_RANKS = 1 << 20
 TWO_SHOT_FROM = 256 << 10
 # What is only moved: MPI copies a long message once, where it may read the sender's memory.
-DIRECT_BELOW = 256 << 10
+DIRECT_BELOW = 8 << 20
 # allreduce by messages.
 RING_FROM_AT_2_RANKS = 16 << 10
 RING_FROM = 512 << 10
