@@ -238,15 +238,10 @@ class Batch:
         return result
 
     def complete(self) -> None:
-        """Return when all messages have left and come, or raise what went wrong first."""
-        failures = []
+        """Return when all messages have left and come."""
         while self.works:
-            try:
-                self.works.pop(0).wait()
-            except CollectiveError as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
+            self.works[0].wait()
+            del self.works[0]
 
     def post(self, call: Call[Any]) -> None:
         self.works.append(Line(self.comm._transport).start(call))

@@ -5,14 +5,10 @@ This is the one module that imports MPI at its top; a communicator imports it wh
 
 from __future__ import annotations
 
-import functools
 import os
 import time
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 from mpi4py import MPI
 
 from .errors import CollectiveError, MismatchError
@@ -22,21 +18,6 @@ from .waiting import Patience, Wait, until
 LOOKS = 200  # some 20 us
 CROWDED_LOOKS = 1  # where there are more ranks than cores
 LARGEST_MESSAGE = 1 << 30  # MPI counts are 32 bits wide below MPI 4; longer messages are split
-
-
-@dataclass(eq=False)
-class Landing:
-    """Where a message goes, or a part of one, once it has come."""
-
-    data: Bytes
-    before: Landing | None
-    """the part before, of which this is the rest"""
-    message: MPI.Message | None = None
-    length: int = 0
-
-    @property
-    def is_short(self) -> bool:
-        return self.message is not None and self.length < self.data.nbytes
 
 
 class MpiTransport:
@@ -58,7 +39,6 @@ class MpiTransport:
         self.looks = CROWDED_LOOKS if is_crowded else LOOKS
         self.is_threaded = MPI.Query_thread() == MPI.THREAD_MULTIPLE
         self.abandoned = False
-        self.queues: dict[tuple[int, int], deque[Landing]] = {}  # by peer and tag
         largest = comm.Get_attr(MPI.TAG_UB)
         self.largest_tag = 32767 if largest is None else int(largest)
 
@@ -83,56 +63,21 @@ class MpiTransport:
         return Wait(ready, lambda: self.waiting(peers))
 
     async def receive(self, data: Bytes, peer: int, tag: int) -> int:
-        queue = self.queues.setdefault((peer, tag), deque())
-        landings: list[Landing] = []
-        for part in parts(data):
-            landings.append(Landing(part, landings[-1] if landings else None))
-        queue.extend(landings)
-        try:
-            for landing in landings:
-                ready = functools.partial(self.has_come, landing, queue, peer, tag)
-                await until(Wait(ready, lambda: self.waiting([peer])))
-                await self.take(landing, peer)
-                if landing.is_short:
-                    break
-            return sum(landing.length for landing in landings)
-        finally:
-            for landing in landings:
-                if landing in queue:
-                    queue.remove(landing)
+        requests = self.irecv(data, peer, tag)
+        statuses = [MPI.Status() for _ in requests]
 
-    def has_come(self, landing: Landing, queue: deque[Landing], peer: int, tag: int) -> bool:
-        """Give messages to those that wait for them, in turn; whether this one has its own."""
-        status = MPI.Status()
-        while landing.message is None and queue:
-            if queue[0].before is not None and queue[0].before.is_short:
-                queue.popleft()  # of a message that was expected to be longer
-                continue
-            message = self.comm.Improbe(peer, tag, status)
-            if message is None:
-                break
-            first = queue.popleft()
-            first.message, first.length = message, status.Get_count(MPI.BYTE)
-        return landing.message is not None
+        def ready() -> bool:
+            try:
+                return bool(MPI.Request.Testall(requests, statuses))
+            except MPI.Exception as error:
+                raise explained(error, self.rank, [peer]) from error
 
-    async def take(self, landing: Landing, peer: int) -> None:
-        """Receive a message that has come; MismatchError if it is too long."""
-        assert landing.message is not None
-        room = landing.data.nbytes
-        is_longer = landing.length > room
-        # Open MPI would write a longer one beyond its array.
-        target = np.empty(landing.length, np.uint8) if is_longer else landing.data
-        requests: Requests = [landing.message.Irecv((target[: landing.length], MPI.BYTE))]
         try:
-            await until(self.pending(requests, (peer,)))
+            await until(Wait(ready, lambda: self.waiting([peer])))
         except BaseException:
             self.abandon(requests)
             raise
-        if is_longer:
-            raise MismatchError(
-                f"rank {self.rank} got a longer message from rank {peer} than expected: "
-                f"{landing.length} bytes for {room}"
-            )
+        return sum(status.Get_count(MPI.BYTE) for status in statuses)
 
     def waiting(self, peers: Sequence[int]) -> str:
         return f"rank {self.rank} of {self.size} has waited for {named(peers)}"
