@@ -8,13 +8,11 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
 from mpi4py import MPI
-
-import rankwise
 
 IN_A_ROW = 6
 Feeds = Mapping[str, np.ndarray[Any, Any]]
@@ -27,8 +25,15 @@ def options(threads: int) -> onnxruntime.SessionOptions:
     return found
 
 
+class Runs(Protocol):
+    """What can be timed."""
+
+    def run(self, output_names: None, input_feed: Feeds) -> list[Any]:
+        """Run once."""
+
+
 def compare(
-    session: rankwise.InferenceSession,
+    session: Runs,
     path: Path,
     cases: Mapping[str, Feeds],
     what: str,
