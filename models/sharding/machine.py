@@ -85,6 +85,7 @@ HERE = Machine(
     ),
 )
 """One core of an AMD EPYC (Zen 4), one thread (scripts/results/machine_2core_2026-11-21.md). Of
-collectives `auto` in shared memory (allreduce_2core_2026-11-21.md, there): at 4 ranks 118 to 179 us
-for 1 KiB and 2.5 to 2.6 ms for 4 MiB, where 2.3 are predicted; at 2 ranks half of what is predicted.
+collectives `auto` in shared memory (allreduce_2core_2026-11-21.md, there): at 4 ranks 118 to 179
+us for 1 KiB and 2.5 to 2.6 ms for 4 MiB, where 2.3 are predicted; at 2 ranks half of the
+prediction.
 """
