@@ -16,8 +16,10 @@ from graphs import MLP, build
 from rankwise.collectives.cluster import Cluster
 from rankwise.collectives.origin import Origin
 from rankwise.models.manifest import Manifest
-from rankwise.runtime import arrays, cli, verbs
+from rankwise.runtime import arrays, cli
 from rankwise.runtime.signature import Value, random_feeds
+from rankwise.runtime.verbs import VERBS
+from rankwise.runtime.verbs.terms import size_in_bytes
 
 
 @pytest.fixture
@@ -119,7 +121,7 @@ def test_hints_memory_and_a_cluster_change_the_choice(
     [("7", 7), ("64K", 64000), ("2GB", 2 * 10**9), ("1.5GiB", 3 << 29), ("512 mb", 512 * 10**6)],
 )
 def test_sizes_are_read(text: str, nbytes: int) -> None:
-    assert verbs.size_in_bytes(text) == nbytes
+    assert size_in_bytes(text) == nbytes
 
 
 def test_a_dry_run_writes_nothing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,7 +226,8 @@ def test_a_graph_in_which_nothing_can_be_sharded_is_code_1(
 def test_a_bug_shows_its_traceback_and_is_code_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "inspect", lambda options: {}[options.model])
+    broken = VERBS["inspect"]._replace(carry_out=lambda options: {}[options.model])
+    monkeypatch.setitem(VERBS, "inspect", broken)
     assert cli.main(["inspect", "x"]) == 1
     assert "KeyError: 'x'" in capsys.readouterr().err
 

@@ -1,0 +1,13 @@
+"""The verbs of the command line, a module for each."""
+
+from . import bench, doctor, inspect, run, schedule, shard
+
+VERBS = {
+    "inspect": inspect.VERB,
+    "shard": shard.VERB,
+    "run": run.VERB,
+    "schedule": schedule.VERB,
+    "bench": bench.VERB,
+    "doctor": doctor.VERB,
+}
+"""in the order in which --help names them"""

@@ -1,0 +1,40 @@
+"""The verb inspect: what a model is made of, or what a sharded directory holds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ...models.manifest import Manifest
+from ...models.mesh import Mesh
+from .show import contents, show
+from .terms import add_terms, terms
+from .verb import Verb
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL|DIR", help="an ONNX file, or what shard has made")
+    parser.add_argument("--mesh", default="tp=2", help="whose choice is shown (default: tp=2)")
+    add_terms(parser)
+    parser.add_argument("--json", action="store_true", help="all of it, for programs to read")
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Print what a model is made of, or what a sharded directory holds."""
+    if Path(options.model).is_dir():
+        manifest = Manifest.read(options.model)
+        show(manifest, contents(options.model, manifest), options.json)
+    else:
+        from ...models.sharding import describe
+
+        found = describe(options.model, Mesh.parse(options.mesh), terms(options))
+        show(found, str(found), options.json)
+    return 0
+
+
+VERB = Verb(
+    "what a model is made of and what can be sharded, or what a sharded DIR holds",
+    "rankwise inspect model.onnx",
+    add,
+    inspect,
+)
