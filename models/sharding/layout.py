@@ -13,20 +13,10 @@ from fractions import Fraction
 
 import numpy as np
 
+from ..placements import bounds
 from ..weights import IndexSet
 from .axes import Axis, Size, atoms, find, leaves, pieces
 from .site import Site
-
-
-def bounds(total: int, rank: int, size: int) -> tuple[int, int]:
-    """Return the first index of a rank and the first beyond, as numpy.array_split cuts.
-
-    >>> [bounds(7, rank, 3) for rank in range(3)]
-    [(0, 3), (3, 5), (5, 7)]
-    """
-    each, rest = divmod(total, size)
-    start = rank * each + min(rank, rest)
-    return start, start + each + (rank < rest)
 
 
 @dataclass(frozen=True)
