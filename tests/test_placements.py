@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from onnx import ShardingSpecProto
 
-from rankwise.models import placements
 from rankwise.models.dialects import ort_specs
 from rankwise.models.dialects.annotation_specs import read_spec, write_spec
 from rankwise.models.dialects.ort_specs import Spec
 from rankwise.models.errors import PlacementError
-from rankwise.models.placements import Cut, Factor, Placement, cut, with_one_block
+from rankwise.models.placing import placement
+from rankwise.models.placing.placement import Cut, Factor, Placement, cut, with_one_block
 
 MESHES = [
     ((2,), (0, 1)), ((4,), (0, 1, 2, 3)), ((4,), (0, 1, 0, 1)), ((4,), (0, 0, 1, 1)),
@@ -192,6 +192,6 @@ def test_factors_must_make_their_dim() -> None:
         placement.held((8,))
 
 
-@pytest.mark.parametrize("module", [placements, ort_specs])
+@pytest.mark.parametrize("module", [placement, ort_specs])
 def test_examples_hold(module: object) -> None:
     assert doctest.testmod(module) == (0, doctest.testmod(module).attempted)  # type: ignore[arg-type]

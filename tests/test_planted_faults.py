@@ -17,7 +17,7 @@ import test_contrib
 import test_rules
 import test_sharding
 
-from rankwise.models.placements import bounds
+from rankwise.models.placing.placement import bounds
 from rankwise.models.sharding import partition, relayout
 from rankwise.models.sharding.axes import Axis, atoms, leaves, pieces, product
 from rankwise.models.sharding.layout import Layout, partial_op

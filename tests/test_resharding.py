@@ -12,11 +12,11 @@ from rankwise import InferenceSession
 from rankwise.collectives import Communicator, local
 from rankwise.models.dialects.ort_specs import Spec
 from rankwise.models.errors import PlacementError
-from rankwise.models.exchanges import exchange, gathering
-from rankwise.models.moving import move
-from rankwise.models.placements import Cut, Factor, Placement, Shape, cut
-from rankwise.models.rank_graph import RankGraph
-from rankwise.models.resharding import Join, Route, Tree, route
+from rankwise.models.placing.exchanges import exchange, gathering
+from rankwise.models.placing.moving import move
+from rankwise.models.placing.placement import Cut, Factor, Placement, Shape, cut
+from rankwise.models.placing.rank_graph import RankGraph
+from rankwise.models.placing.resharding import Join, Route, Tree, route
 
 EVEN, UNEVEN = (4, 8, 6), (3, 5, 7)
 

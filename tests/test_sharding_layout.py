@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from rankwise.models.placements import bounds
+from rankwise.models.placing.placement import bounds
 from rankwise.models.sharding.axes import Axis, Size, concatenation, product
 from rankwise.models.sharding.layout import Layout
 

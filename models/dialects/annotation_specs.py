@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx import IntIntListEntryProto, ShardedDimProto, ShardingSpecProto, SimpleShardedDimProto
 
 from ..errors import PlacementError
-from ..placements import Cut, Factor, Placement
+from ..placing.placement import Cut, Factor, Placement
 
 
 def read_spec(spec: ShardingSpecProto, rank: int | None) -> Placement:

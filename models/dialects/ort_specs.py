@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import PlacementError
-from ..placements import Cut, Factor, Placement, cut
+from ..placing.placement import Cut, Factor, Placement, cut
 
 TOKEN = re.compile(r"R|S\[(\d+)\]")
 NUMBERS = re.compile(r"\[\s*(?:-?\d+(?:[\s,]+-?\d+)*)?\s*\]")

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .errors import PlacementError
+from ..errors import PlacementError
 
 Indices = npt.NDArray[np.int64]
 Box = tuple[Indices, ...]

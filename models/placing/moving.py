@@ -13,7 +13,7 @@ import numpy as np
 from onnx import helper
 
 from .exchanges import Groups, exchange, gathering
-from .placements import Box, Indices, Shape
+from .placement import Box, Indices, Shape
 from .rank_graph import RankGraph
 from .resharding import Join, Piece, Route, Tree, order
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, ValueInfoProto, helper
 
-from .opset import DOMAIN
-from .placements import Shape
-from .weights import Weight
+from ..opset import DOMAIN
+from ..weights import Weight
+from .placement import Shape
 
 
 class RankGraph:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .placements import Box, Indices, Placement, Shape, sizes_of
+from .placement import Box, Indices, Placement, Shape, sizes_of
 
 Owners = npt.NDArray[np.int64]
 """By cell of a device's part: the device that it comes from."""

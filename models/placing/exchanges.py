@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .placements import Box, Indices
+from .placement import Box, Indices
 from .resharding import Route
 
 Groups = tuple[tuple[int, ...], ...]
