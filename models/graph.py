@@ -150,7 +150,7 @@ def _without_constants(
 ) -> Iterator[NodeProto]:
     """Turn Constant nodes into weights, and yield the others."""
     for node in nodes:
-        tensor = _constant(node) if node.op_type == "Constant" and not node.domain else None
+        tensor = constant(node)
         if tensor is None:
             yield node
         else:
@@ -158,7 +158,10 @@ def _without_constants(
             weights[tensor.name] = Weight.of(tensor)
 
 
-def _constant(node: NodeProto) -> TensorProto | None:
+def constant(node: NodeProto) -> TensorProto | None:
+    """Return what a Constant node makes, None for other nodes and for sparse tensors."""
+    if node.op_type != "Constant" or node.domain:
+        return None
     (entry,) = node.attribute
     value = helper.get_attribute_value(entry)
     if entry.name == "value":

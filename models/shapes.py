@@ -83,9 +83,8 @@ def infer(graph: Graph, sizes: Mapping[str, int]) -> Shapes:
         found.types[name], found.shapes[name] = weight.data_type, weight.shape
         if weight.count <= VALUE_ELEMENTS:
             found.values[name] = weight.read()
-    opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
     for node in graph.nodes:
-        _infer_node(node, graph, opsets, found)
+        infer_node(node, graph, found)
     return found
 
 
@@ -116,9 +115,9 @@ def _type(found: Shapes, name: str) -> TypeProto:
     return helper.make_tensor_type_proto(found.types[name], found.shapes.get(name))
 
 
-def _infer_node(
-    node: NodeProto, graph: Graph, opsets: list[onnx.OperatorSetIdProto], found: Shapes
-) -> None:
+def infer_node(node: NodeProto, graph: Graph, found: Shapes) -> None:
+    """Note what one node makes, of operators as the graph's opsets have them."""
+    opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
     if contrib.is_contrib(node):
         _infer_contrib(node, found)
         return

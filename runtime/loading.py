@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from ..models.dialects import ort_distributed
 from ..models.dialects.annotations import is_annotated, lower_rank
 from ..models.errors import MeshError, ModelError
 from ..models.graph import MAX_IR, MAX_OPSET, opsets, read
@@ -28,6 +29,8 @@ class Loaded:
     mesh: Mesh | None
     source: str | bytes
     """what onnxruntime can load itself, if the model does not communicate"""
+    is_rewritten: bool = False
+    """whether the model is another one than its source"""
 
     @property
     def weight_bytes(self) -> int:
@@ -37,6 +40,8 @@ class Loaded:
     @property
     def is_plain(self) -> bool:
         """Whether onnxruntime reads the source as it stands, without a plan."""
+        if self.is_rewritten:
+            return False
         newest = opsets(self.model).get("", 0)
         is_recent = self.model.ir_version > MAX_IR or newest > MAX_OPSET
         return not communicates(self.model) and not is_recent
@@ -66,6 +71,9 @@ def load_rank(
             f"{'is' if size == 1 else 'are'} {size}; start {wanted.size} or name another mesh"
         )
     loaded = _open(source)
+    if ort_distributed.speaks(loaded.model):
+        model = ort_distributed.lowered(loaded.model, rank, size)
+        return replace(loaded, model=model, mesh=wanted, is_rewritten=True)
     if size > 1 and wanted is None and is_annotated(loaded.model):
         return replace(_open(lower_rank(source, rank, size, scratch)), mesh=Mesh(tp=size))
     if size == 1 or communicates(loaded.model):

@@ -21,6 +21,7 @@ from ..sharding.rules import find_rule
 from ..sharding.rules.rule import Rule
 from ..sharding.site import Site, Tensor
 from .placement import Cut, Factor, Placement, Shape, with_one_block
+from .resharding import route
 
 
 class Wish(NamedTuple):
@@ -130,29 +131,55 @@ class Impossible(Exception):  # noqa: N818  (it is caught as an answer: another 
     """Say that a node cannot be computed so, though no rule is broken."""
 
 
-def choose(
-    site: Site, wishes: Sequence[Wish], devices: Sequence[int], *, is_strict: bool = True
-) -> Cuts:
-    """Cut what the wishes ask for, the first ones first, on `devices`.
+def choose(site: Site, wishes: Sequence[Wish], devices: Sequence[int]) -> Cuts:
+    """Cut what the wishes ask for, on `devices`, so that as little as possible is moved.
 
-    What cannot be is left whole. Raises PlacementError, with the rule, where a firm wish breaks
-    one and `is_strict`.
+    Of wishes that exclude each other, firm ones come first. Raises PlacementError, with the rule,
+    where a firm wish breaks one.
     """
     usable = [wish for wish in wishes if wish.tensor.has_shape and _is_on(wish, devices)]
     single = [(w, p) for w in usable if (p := with_one_block(w.placement, shape_of(w.tensor)))]
     for wish, placement in single:
         _refine(wish.tensor, placement)
+    firm = [each for each in single if each[0].is_firm]
+    others = [each for each in single if not each[0].is_firm]
+    orders = [others[k:] + others[:k] for k in range(len(others))] or [[]]
+    choices = [_taken(site, [*firm, *order], devices) for order in orders]
+    return min(choices, key=lambda cuts: _moved(cuts, wishes)) if len(choices) > 1 else choices[0]
+
+
+def _taken(site: Site, asked: Sequence[tuple[Wish, Placement]], devices: Sequence[int]) -> Cuts:
+    """Cut what is asked for, in that order, as far as it can be."""
     cuts = Cuts(site, tuple(sorted(devices)))
-    for wish, placement in single:
+    for wish, placement in asked:
         try:
             for axis, parts in _read(wish.tensor, placement):
                 _add(cuts, axis, parts)
         except PlacementError as error:
-            if wish.is_firm and is_strict:
+            if wish.is_firm:
                 raise PlacementError(f"{wish.tensor.name}: {error}") from None
         except (Impossible, Conflict):
             continue
     return cuts
+
+
+def _moved(cuts: Cuts, wishes: Sequence[Wish]) -> int:
+    """Return how many elements are moved until all tensors lie as they are asked to."""
+    total = 0
+    for wish in wishes:
+        if not wish.tensor.has_shape:
+            continue
+        sizes = tuple(size.first for size in wish.tensor.shape)
+        here = cuts.placement(wish.tensor)
+        is_made = wish.tensor in cuts.site.outputs
+        ends = (here, wish.placement) if is_made else (wish.placement, here)
+        try:
+            total += route(sizes, *ends).moved
+            if is_made and cuts.op is not None:  # an AllReduce sends each element about twice
+                total += sum(2 * math.prod(map(len, box)) for box in here.held(sizes).values())
+        except PlacementError:  # a stand-in for a size that is not known does not divide
+            continue
+    return total
 
 
 def _is_on(wish: Wish, devices: Sequence[int]) -> bool:
