@@ -31,9 +31,9 @@ class Lies:
         return self.spec.replace("R", " R").replace("S", " S").split()
 
     def part(self, whole: Array, rank: int) -> Array:
-        """A rank's part, by walking over the mesh; None for a rank that is not in it."""
+        """A rank's part, by walking over the mesh; the first one's for a rank outside of it."""
         mesh = np.array(self.mesh)
-        places = np.argwhere(mesh == rank)
+        places = np.argwhere(mesh == (rank if rank in mesh else mesh.flat[0]))
         for dim, token in enumerate(self.tokens):
             if token != "R":
                 axis = int(token[2:-1])

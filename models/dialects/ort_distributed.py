@@ -331,22 +331,26 @@ def _follow(node: NodeProto, graph: Graph, found: Shapes) -> None:
 
 
 def _agree(made: Sequence[Shapes], node: NodeProto) -> None:
-    """Give the summed dim of both factors of a product the size that one of them fixes."""
+    """Give the dims that both factors of a product have the sizes that one of them fixes."""
     a, b = node.input
     if any(name not in found.shapes for found in made for name in (a, b)):
         return
-    place = -1 if len(made[0].shapes[b]) == 1 else -2
-    lengths = [[f.shapes[a][-1] for f in made], [f.shapes[b][place] for f in made]]
-    if lengths[0] == lengths[1]:
-        return
-    fixed = [pair[0] == pair[1] for pair in lengths]
-    if all(fixed):
-        raise ModelError(f"expected factors that fit, got {lengths[0][0]} and {lengths[1][0]}")
-    for k, found in enumerate(made):
-        for name, dim in ((a, len(found.shapes[a]) - 1), (b, len(found.shapes[b]) + place)):
-            shape = list(found.shapes[name])
-            shape[dim] = lengths[1 if fixed[1] else 0][k]
-            found.shapes[name] = tuple(shape)
+    ranks = len(made[0].shapes[a]), len(made[0].shapes[b])
+    pairs = [(-1, -2 if ranks[1] > 1 else -1)]
+    pairs += [(-k, -k) for k in range(3, min(ranks) + 1)]
+    for x, y in pairs:
+        left, right = ([found.shapes[n][d] for found in made] for n, d in ((a, x), (b, y)))
+        is_summed = (x, y) == pairs[0]
+        if left == right or (not is_summed and 1 in (left[0], right[0])):
+            continue
+        if left[0] == left[1] and right[0] == right[1]:
+            raise ModelError(f"expected factors that fit, got {left[0]} and {right[0]}")
+        agreed = right if right[0] == right[1] else left
+        for k, found in enumerate(made):
+            for name, dim in ((a, x), (b, y)):
+                shape = list(found.shapes[name])
+                shape[dim] = agreed[k]
+                found.shapes[name] = tuple(shape)
 
 
 def _strings(node: NodeProto, name: str) -> list[str]:
