@@ -191,7 +191,7 @@ def _of_stages(model: ModelProto) -> Iterator[str]:
                     stages |= dict.fromkeys(filter(None, node.output), each.pipeline_stage)
         for node in model.graph.node:
             own = next((stages[name] for name in node.output if name in stages), None)
-            late = [name for name in node.input if own is not None and stages.get(name, 0) > own]
+            late = [name for name in node.input if own is not None and stages.get(name, own) > own]
             if late:
                 yield (
                     f"{label(node)}: stage {own} reads {late[0]!r}, which stage "

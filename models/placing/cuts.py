@@ -151,16 +151,33 @@ def choose(site: Site, wishes: Sequence[Wish], devices: Sequence[int]) -> Cuts:
 def _taken(site: Site, asked: Sequence[tuple[Wish, Placement]], devices: Sequence[int]) -> Cuts:
     """Cut what is asked for, in that order, as far as it can be."""
     cuts = Cuts(site, tuple(sorted(devices)))
+    firm = list[tuple[Tensor, set[Axis]]]()
     for wish, placement in asked:
         try:
+            axes = set[Axis]()
             for axis, parts in _read(wish.tensor, placement):
                 _add(cuts, axis, parts)
+                axes.add(find(axis))
         except PlacementError as error:
             if wish.is_firm:
                 raise PlacementError(f"{wish.tensor.name}: {error}") from None
         except (Impossible, Conflict):
             continue
+        else:
+            firm += [(wish.tensor, axes)] * wish.is_firm
+        if wish.is_firm:
+            _check_whole(cuts, firm)
     return cuts
+
+
+def _check_whole(cuts: Cuts, firm: Sequence[tuple[Tensor, set[Axis]]]) -> None:
+    """Raise PlacementError where an axis is cut in one tensor, and said to be whole in another."""
+    for tensor, axes in firm:
+        if whole := [axis for axis in tensor.atoms if axis in cuts.parts and axis not in axes]:
+            raise PlacementError(
+                f"{tensor.name}: an axis of size {whole[0]!r} is whole, but cut in another tensor "
+                f"of {cuts.site.node.op_type}"
+            )
 
 
 def _moved(cuts: Cuts, wishes: Sequence[Wish]) -> int:
