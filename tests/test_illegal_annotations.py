@@ -127,12 +127,16 @@ ILLEGAL: dict[str, tuple[Change, str]] = {
     "an unused key": (lambda m: keyed(m, (-5, [1]), device=[0, 1]), "name a block's devices"),
     "too few devices": (lambda m: spec(m).device.pop(), "a device for each of 2 blocks, got 1"),
     "too many devices": (lambda m: spec(m).device.append(2), "each of 2 blocks, got 3"),
-    "no device": (lambda m: spec(m).device.__delitem__(slice(None)), "2 blocks, got 0"),
+    "more blocks than devices to deal them to": (
+        lambda m: (setattr(simple(m), "num_shards", 5), node_of(m, "h").device_configurations[
+            0].sharding_spec[0].device.__delitem__(slice(None))), "5 blocks, got 0"),
     "a diagonal": (
         lambda m: at(m, "h", x=grid([(0, 2), (1, 2)], 0, 1, 1, 0)), "no rectangle"),
     # stages
-    "a negative stage": (lambda m: stages(m, h=-1), "stage of 0 to 3"),
-    "a stage beyond": (lambda m: stages(m, h=4), "stage of 0 to 3"),
+    "a negative stage": (lambda m: stages(m, h=-1), "stage of at least 0, got -1"),
+    "more stages than devices": (
+        lambda m: (setattr(m.configuration[0], "num_devices", 1), stages(m, h=0, a=1)),
+        "at most 1 stages"),
     "a stage that reads a later one": (lambda m: stages(m, h=1, a=0), "of itself and of earlier"),
     # what the operator needs
     "factors cut at different devices": (
