@@ -10,9 +10,12 @@ calls      one collective, as its ranks call it
 order      all collectives of a group
 stuck      why ranks do not go on
 findings   what is wrong
+outline    a plan without large tensors
+proof      the passes over all programs
 """
 
 from .findings import Finding, Verdict
+from .outline import outline
 from .proof import check
 
-__all__ = ["Finding", "Verdict", "check"]
+__all__ = ["Finding", "Verdict", "check", "outline"]

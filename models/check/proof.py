@@ -6,8 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from onnx import ModelProto
-
 from ..mesh import Mesh
 from ..plan import Plan
 from .events import STEPS, Decision, Exhausted, Shared
@@ -17,18 +15,26 @@ from .program import Program
 from .transfer import Transfer
 
 
-def check(plans: Sequence[Plan], *, rendezvous: bool = False, steps: int = STEPS) -> Verdict:
+def check(
+    plans: Sequence[Plan],
+    meshes: Sequence[Mesh | None] = (),
+    *,
+    rendezvous: bool = False,
+    steps: int = STEPS,
+) -> Verdict:
     """Run the plans of all ranks, in rank order, on what is known of them, and say what is wrong.
 
-    With `rendezvous` a Send waits for its Recv. Time goes with the nodes of all ranks, iterations
+    `meshes` are those that axis_name speaks of, by rank too; empty where there are none. With
+    `rendezvous` a Send waits for its Recv. Time goes with the nodes of all ranks, iterations
     counted, and is bounded by `steps` of them. Raises ModelError for a group that lacks its rank,
     and for a token that is none.
     """
+    of_ranks = list(zip(plans, meshes or [None] * len(plans), strict=True))
     transfer = Transfer()
-    passes = [_pass(plans, Shared(len(plans), transfer, True, steps), rendezvous=rendezvous)]
+    passes = [_pass(of_ranks, Shared(len(plans), transfer, True, steps), rendezvous=rendezvous)]
     if passes[0].decisions:
         shared = Shared(len(plans), transfer, False, steps)
-        passes.append(_pass(plans, shared, rendezvous=rendezvous))
+        passes.append(_pass(of_ranks, shared, rendezvous=rendezvous))
     alone = [finding for one in passes for finding in _taken_alone(one.decisions)]
     if alone:
         # What is wrong in one pass may come of an assumption that never holds on all ranks.
@@ -55,9 +61,11 @@ class Pass(NamedTuple):
     is_complete: bool
 
 
-def _pass(plans: Sequence[Plan], shared: Shared, *, rendezvous: bool) -> Pass:
+def _pass(
+    of_ranks: Sequence[tuple[Plan, Mesh | None]], shared: Shared, *, rendezvous: bool
+) -> Pass:
     programs = [
-        Program(plan, rank, _mesh(plan.model), shared).events() for rank, plan in enumerate(plans)
+        Program(plan, rank, mesh, shared).events() for rank, (plan, mesh) in enumerate(of_ranks)
     ]
     match, is_complete = Match(programs, shared, rendezvous=rendezvous), True
     try:
@@ -65,11 +73,6 @@ def _pass(plans: Sequence[Plan], shared: Shared, *, rendezvous: bool) -> Pass:
     except Exhausted:
         is_complete = False
     return Pass(shared.findings, shared.decisions, match.communications, match.open, is_complete)
-
-
-def _mesh(model: ModelProto) -> Mesh | None:
-    text = [entry.value for entry in model.metadata_props if entry.key == "rankwise.mesh"]
-    return Mesh.parse(text[0]) if text else None
 
 
 def _taken_alone(decisions: Sequence[Decision]) -> Iterator[Finding]:

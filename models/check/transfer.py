@@ -19,7 +19,7 @@ from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from .. import contrib
 from ..graph import opsets
-from ..nodes import draws, references, subgraphs
+from ..nodes import RANDOM, draws, references, subgraphs
 from ..shapes import UNFOLLOWED
 from .values import UNKNOWN, Array, Tensor, is_small
 
@@ -60,16 +60,22 @@ class Transfer:
     def prepared(self, model: ModelProto) -> list[Node]:
         """Make the nodes of a model ready."""
         versions = opsets(model)
+        versions["ai.onnx"] = versions.get("", 1)
         return [self._prepared(node, versions) for node in model.graph.node]
 
     def _prepared(self, node: NodeProto, versions: Mapping[str, int]) -> Node:
-        reads = (*node.input, *dict.fromkeys(_captured(node)))
-        attributes = tuple(sorted(e.SerializeToString(deterministic=True) for e in node.attribute))
-        given = tuple(map(bool, (*node.input, *node.output)))
-        version = versions.get("" if node.domain == "ai.onnx" else node.domain, 1)
-        kind = (node.domain, version, node.op_type, len(node.input), given, attributes)
-        number = self._kinds.setdefault(kind, len(self._kinds))
-        return Node(node, reads, tuple(node.output), number, draws(node))
+        domain, op_type = node.domain, node.op_type
+        inputs, makes = tuple(node.input), tuple(node.output)
+        given = tuple([name != "" for name in inputs + makes])
+        kind: tuple[object, ...] = (domain, versions.get(domain, 1), op_type, len(inputs), given)
+        if not node.attribute:  # most have none, and all of what follows takes time
+            return Node(node, inputs, makes, self._number(kind), op_type in RANDOM)
+        attributes = [entry.SerializeToString(deterministic=True) for entry in node.attribute]
+        number = self._number((*kind, *sorted(attributes)))
+        return Node(node, inputs + _captured(node), makes, number, draws(node))
+
+    def _number(self, kind: tuple[object, ...]) -> int:
+        return self._kinds.setdefault(kind, len(self._kinds))
 
     def outputs(
         self, node: Node, inputs: tuple[Tensor, ...], model: ModelProto
@@ -82,10 +88,10 @@ class Transfer:
         return made
 
 
-def _captured(node: NodeProto) -> list[str]:
+def _captured(node: NodeProto) -> tuple[str, ...]:
     if not any(subgraphs(node)):
-        return []
-    return list(references(node))[sum(map(bool, node.input)) :]
+        return ()
+    return tuple(dict.fromkeys(references(node)))[len({*node.input} - {""}) :]
 
 
 def _infer(node: Node, inputs: Sequence[Tensor], model: ModelProto) -> tuple[Tensor, ...]:
