@@ -1,11 +1,12 @@
 """The verbs of the command line, a module for each."""
 
-from . import bench, doctor, inspect, run, schedule, shard
+from . import bench, check, doctor, inspect, run, schedule, shard
 
 VERBS = {
     "inspect": inspect.VERB,
     "shard": shard.VERB,
     "run": run.VERB,
+    "check": check.VERB,
     "schedule": schedule.VERB,
     "bench": bench.VERB,
     "doctor": doctor.VERB,
