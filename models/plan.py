@@ -16,6 +16,7 @@ from typing import Any
 
 from onnx import FunctionProto, ModelProto, NodeProto, inliner
 
+from .dialects.reading import is_foreign, translated
 from .errors import ModelError
 from .graph import lowered
 from .nodes import label, references, subgraphs
@@ -102,7 +103,7 @@ def communicates(model: ModelProto) -> bool:
 
 
 def _is_or_holds_ours(node: NodeProto) -> bool:
-    return is_ours(node) or _holds_ours(node)
+    return is_ours(node) or is_foreign(node) or _holds_ours(node)
 
 
 def _holds_ours(node: NodeProto) -> bool:
@@ -120,7 +121,11 @@ def build_plan(model: ModelProto) -> Plan:
 
 
 def _prepared(model: ModelProto) -> ModelProto:
-    """Inline functions that communicate; bring a newer opset down to what onnxruntime reads."""
+    """Inline functions that communicate; bring a newer opset down to what onnxruntime reads.
+
+    Other dialects are rewritten first.
+    """
+    model = translated(model)
     if any(_communicates_inside(function) for function in model.functions):
         model = inliner.inline_local_functions(model)
     return lowered(model)
