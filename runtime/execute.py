@@ -18,7 +18,7 @@ from onnx import helper
 
 from ..collectives import Communicator
 from ..models.opset import OPS
-from ..models.plan import Communicate, Compute, Plan
+from ..models.plan import Communicate, Instruction, Plan
 from .arrays import Array
 from .fragment import Fragment, first_line
 from .groups import Groups
@@ -221,7 +221,7 @@ class Program:
 class _Context:
     """While it is entered, an error gets the rank, the node and the shapes put before it."""
 
-    def __init__(self, rank: int, step: Compute | Communicate, values: Values) -> None:
+    def __init__(self, rank: int, step: Instruction, values: Values) -> None:
         self.rank, self.step, self.values = rank, step, values
 
     def __enter__(self) -> None:

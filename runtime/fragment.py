@@ -79,6 +79,11 @@ def build(
         if isinstance(step, Communicate):
             types |= _result_types(step, types)
             fragments.append(None)
+        elif not isinstance(step, Compute):
+            raise ModelError(
+                f"{step.op} {step.node_name!r} communicates inside its body, which is not "
+                "supported yet; move the communication out of the body"
+            )
         else:
             fragments.append(_fragment(plan, step, types, options, providers))
         for name in declared.keys() & step.outputs:
