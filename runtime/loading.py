@@ -8,7 +8,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from ..models.dialects.reading import translated
+from ..models.dialects.translation import translated
 from ..models.errors import MeshError, ModelError
 from ..models.graph import MAX_IR, MAX_OPSET, opsets, read
 from ..models.manifest import Manifest

@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper, parser
 from sessions import Array, operand, operands, run
 
-from rankwise.models.dialects.reading import translated
+from rankwise.models.dialects.translation import translated
 from rankwise.models.errors import ModelError
 from rankwise.models.opset import is_ours
 from rankwise.models.plan import build_plan, communicates

@@ -19,6 +19,9 @@ from ..nodes import attribute
 PRESENT = object()
 """Of a condition: the attribute is there, whatever its value."""
 
+SELF = object()
+"""Of what is written: the number of this rank."""
+
 ABSENT = object()
 """Of values: ours is left out where theirs has this value."""
 
@@ -55,6 +58,8 @@ class Form:
     """attributes of theirs that say nothing here, and what is written"""
     counts: Mapping[str, int] = field(default_factory=dict)
     """attributes of theirs with the number of ranks, and their defaults; 0 is all"""
+    total: str = ""
+    """the one of these that is always that of all ranks, if there is one"""
     members: str = ""
     """the attribute of theirs that lists the ranks, if there is one"""
     kinds: str = ""
@@ -91,6 +96,8 @@ class Dialect:
     """by operator"""
     refused: Mapping[str, str] = field(default_factory=dict)
     """operators that are known and cannot be had, and what to do instead"""
+    functions: Mapping[str, str] = field(default_factory=dict)
+    """the text of those operators that are functions of others"""
 
     def speaks(self, node: NodeProto) -> bool:
         """Say whether a node is this dialect's: also one that no form of that name fits."""

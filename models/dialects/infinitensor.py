@@ -3,7 +3,7 @@
 The other rank of a message is an attribute, and AllGather gives the tensor of each rank by itself.
 """
 
-from .dialect import PRESENT, Attribute, Dialect, Form
+from .dialect import PRESENT, SELF, Attribute, Dialect, Form
 
 ALL_REDUCE = {"sum": "Sum", "prod": "Prod", "min": "Min", "max": "Max", "mean": "Avg"}
 
@@ -28,7 +28,7 @@ INFINITENSOR = Dialect(
         "Send": (
             Form(
                 "Send", outputs=(), attributes={"destination": Attribute("dest")},
-                fixed={"tag": 0}, ignored={"source": 0},
+                fixed={"tag": 0}, ignored={"source": SELF},
             ),
         ),
         "Recv": (
@@ -39,7 +39,7 @@ INFINITENSOR = Dialect(
                     "dataType": Attribute("dtype"),
                     "shape": Attribute("shape"),
                 },
-                fixed={"tag": 0}, ignored={"destination": 0},
+                fixed={"tag": 0}, ignored={"destination": SELF},
             ),
         ),
     },

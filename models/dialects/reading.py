@@ -1,4 +1,4 @@
-"""Models in another dialect, rewritten so that all communication is of domain rankwise."""
+"""Nodes of another dialect, rewritten in ours."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from onnx import AttributeProto, ModelProto, NodeProto, TypeProto, helper
+from onnx import AttributeProto, ModelProto, NodeProto, TypeProto, helper, shape_inference
 
 from ..errors import ModelError
 from ..mesh import Mesh
 from ..nodes import attribute, label, subgraphs
-from ..opset import DOMAIN, OPS, VERSION, Op, tensor_type
-from . import DIALECTS
+from ..opset import DOMAIN, OPS, Op, tensor_type
 from .dialect import ABSENT, Attribute, Dialect, Form, single
+from .recognition import dialect_of, speaks
 
 Shape = tuple[int, ...]
 
@@ -23,61 +24,15 @@ ALIGNED = 32
 """Elements: what each rank owns of tensors laid end to end is a multiple of it."""
 
 
-def dialect_of(node: NodeProto) -> Dialect | None:
-    """Return the dialect that a node is in, None for ours and for what does not communicate."""
-    return next((dialect for dialect in DIALECTS.values() if dialect.speaks(node)), None)
-
-
-def is_foreign(node: NodeProto) -> bool:
-    """Say whether a node communicates in another dialect."""
-    return dialect_of(node) is not None
-
-
-def translated(model: ModelProto, ranks: int | None = None) -> ModelProto:
-    """Return a model whose communication is all of domain rankwise; itself, where it is already.
-
-    `ranks` is how many there will be, if that is known. Raises ModelError for a node that cannot
-    be said in ours.
-    """
-    functions = {(function.domain, function.name) for function in model.functions}
-    bodies: list[Iterable[NodeProto]] = [model.graph.node, *(f.node for f in model.functions)]
-    if not any(_speaks(node, functions) for body in bodies for node in body):
-        return model
-    made = ModelProto()
-    made.CopyFrom(model)
-    opset = {entry.domain: entry.version for entry in made.opset_import}.get("", 1)
-    reader = _Reader(functions, _shapes(made), _mesh(made), ranks, opset)
-    for holder in (made.graph, *made.functions):
-        reader.rewrite(holder.node)
-    for holder in (made, *made.functions):
-        # Some writers put a dot before a domain.
-        kept = [entry for entry in holder.opset_import if not entry.domain.startswith(".")]
-        kept = [entry for entry in kept if entry.domain != DOMAIN]
-        del holder.opset_import[:]
-        holder.opset_import.extend([*kept, helper.make_opsetid(DOMAIN, VERSION)])
-    return made
-
-
-def _speaks(node: NodeProto, functions: set[tuple[str, str]]) -> bool:
-    if (node.domain, node.op_type) not in functions and is_foreign(node):
-        return True
-    return any(_speaks(inner, functions) for body in subgraphs(node) for inner in body.node)
-
-
-def _mesh(model: ModelProto) -> Mesh | None:
-    found = {entry.key: entry.value for entry in model.metadata_props}.get("rankwise.mesh")
-    return None if found is None else Mesh.parse(found)
-
-
 def _shapes(model: ModelProto) -> dict[str, Shape]:
-    """Return the shapes that a model states in full."""
-    graph = model.graph
-    found: dict[str, Shape] = {}
+    """Return the shapes that are known in full, inferred ones too."""
+    graph = shape_inference.infer_shapes(model).graph
+    found = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         shape = _known(value.type)
         if shape is not None:
             found[value.name] = shape
-    return found | {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    return found
 
 
 def _known(proto: TypeProto) -> Shape | None:
@@ -88,20 +43,34 @@ def _known(proto: TypeProto) -> Shape | None:
 
 
 @dataclass
-class _Reader:
-    """What is known of a model while its nodes are rewritten."""
+class Reader:
+    """What is known of a model while its nodes are rewritten in ours."""
 
-    functions: set[tuple[str, str]]
-    shapes: Mapping[str, Shape]
-    mesh: Mesh | None
+    model: ModelProto
+    """as it was"""
     ranks: int | None
-    opset: int
     numbers: Iterator[int] = field(default_factory=itertools.count)
     """so that values that are made up have names of their own"""
 
+    @cached_property
+    def functions(self) -> set[tuple[str, str]]:
+        return {(function.domain, function.name) for function in self.model.functions}
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        return _shapes(self.model)
+
+    @cached_property
+    def mesh(self) -> Mesh | None:
+        metadata = {entry.key: entry.value for entry in self.model.metadata_props}
+        return Mesh.parse(metadata["rankwise.mesh"]) if "rankwise.mesh" in metadata else None
+
     def rewrite(self, nodes: Any) -> None:
-        """Rewrite a list of nodes in place, and the bodies that they hold."""
-        if not any(_speaks(node, self.functions) for node in nodes):
+        """Rewrite a list of nodes in place, and the bodies that they hold.
+
+        Raises ModelError for a node that cannot be said in ours.
+        """
+        if not any(speaks(node, self.functions) for node in nodes):
             return
         made = [new for node in nodes for new in self._read(node)]
         del nodes[:]
@@ -201,10 +170,11 @@ class _Reader:
     ) -> Iterator[NodeProto]:
         """Yield ours and what cuts its result into the tensors of the ranks."""
         count, whole = len(node.output), f"{stem}/whole"
+        opset = {entry.domain: entry.version for entry in self.model.opset_import}.get("", 1)
         if count != self.ranks:
             values |= {"groups": list(range(count)), "group_size": count}
         yield _ours("AllGather", inputs, [whole], node.name, values)
-        how: dict[str, Any] = {"num_outputs": count} if self.opset >= 18 else {}
+        how: dict[str, Any] = {"num_outputs": count} if opset >= 18 else {}
         yield helper.make_node("Split", [whole], list(node.output), axis=0, **how)
 
 

@@ -22,6 +22,7 @@ def form(op: str, operation: str, **fields: Any) -> Form:
         op,
         when={"collective_operation": operation},
         counts={"group_size": 0, "nb_rank": 0},
+        total="nb_rank",
         members="groups",
         **fields,
     )

@@ -1,7 +1,7 @@
 """The names that ONNX's working group on several devices has listed.
 
 It has settled neither a domain nor attributes: the default domain, and the words of ai.onnx. Its
-TensorScatter takes one tensor, that of ai.onnx three.
+TensorScatter takes one tensor, that of ai.onnx three. One operator it wished to be a function.
 """
 
 from .dialect import Attribute, Dialect, Form
@@ -24,5 +24,13 @@ WORKING_GROUP = Dialect(
         "TensorAllGather": (Form("AllGather", attributes=AXIS),),
         "TensorAllReduce": (Form("AllReduce", attributes=REDUCTION),),
         "TensorAllScatterReduce": (Form("ReduceScatter", attributes=REDUCTION | AXIS),),
+    },
+    functions={
+        "TensorAllScatterReduce": """
+            <domain: "", opset_import: ["" : 13]>
+            TensorAllScatterReduce <reduction, axis> (X) => (Y) {
+                total = TensorAllReduce <reduction = @reduction> (X)
+                Y = TensorScatter <axis = @axis> (total)
+            }"""
     },
 )  # fmt: skip

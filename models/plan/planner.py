@@ -14,7 +14,8 @@ from functools import cached_property
 
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, inliner
 
-from ..dialects.reading import is_foreign, translated
+from ..dialects.recognition import is_foreign
+from ..dialects.translation import translated
 from ..errors import ModelError
 from ..graph import lowered
 from ..nodes import label, references, subgraphs

@@ -1,12 +1,13 @@
 """The verbs of the command line, a module for each."""
 
-from . import bench, doctor, inspect, run, schedule, shard
+from . import bench, convert, doctor, inspect, run, schedule, shard
 
 VERBS = {
     "inspect": inspect.VERB,
     "shard": shard.VERB,
     "run": run.VERB,
     "schedule": schedule.VERB,
+    "convert": convert.VERB,
     "bench": bench.VERB,
     "doctor": doctor.VERB,
 }
