@@ -1,6 +1,6 @@
 """The verbs of the command line, a module for each."""
 
-from . import bench, convert, doctor, inspect, run, schedule, shard
+from . import bench, convert, doctor, inspect, order, run, schedule, shard
 
 VERBS = {
     "inspect": inspect.VERB,
@@ -8,6 +8,7 @@ VERBS = {
     "run": run.VERB,
     "schedule": schedule.VERB,
     "convert": convert.VERB,
+    "order": order.VERB,
     "bench": bench.VERB,
     "doctor": doctor.VERB,
 }
