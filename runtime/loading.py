@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from ..models.dialects.translation import translated
 from ..models.errors import MeshError, ModelError
-from ..models.graph import MAX_IR, MAX_OPSET, opsets, read
+from ..models.graph import MAX_IR, MAX_OPSET, mesh_of, opsets, read
 from ..models.manifest import Manifest
 from ..models.mesh import Mesh
 from ..models.plan import communicates
@@ -28,6 +28,8 @@ class Loaded:
     mesh: Mesh | None
     source: str | bytes
     """what onnxruntime can load itself, if the model does not communicate"""
+    is_sharded_here: bool = False
+    """whether it was cut by this call, and not read"""
 
     @property
     def weight_bytes(self) -> int:
@@ -68,7 +70,8 @@ def load_rank(
     if size == 1 or communicates(loaded.model):
         _check_place(loaded, rank, size)
         return replace(loaded, mesh=loaded.mesh or wanted)
-    return _open(shard_rank(source, wanted or Mesh(tp=size), rank, scratch), size)
+    made = _open(shard_rank(source, wanted or Mesh(tp=size), rank, scratch))
+    return replace(made, is_sharded_here=True)
 
 
 def _load_directory(
@@ -95,17 +98,13 @@ def _ranks(count: int) -> str:
     return f"{count} rank" + ("s" if count != 1 else "")
 
 
-def _open(source: str | Path | bytes, size: int) -> Loaded:
+def _open(source: str | Path | bytes, size: int | None = None) -> Loaded:
     model, folder = read(source)
     model = translated(model, size)
     initializers(model.graph, folder)  # raises for external data that is missing or truncated
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
     # What does not communicate is made for any number of ranks, whatever it was written for.
-    text = metadata.get("rankwise.mesh") if communicates(model) else None
-    return Loaded(
-        model, folder, None if text is None else Mesh.parse(text),
-        source if isinstance(source, bytes) else str(source),
-    )  # fmt: skip
+    mesh = mesh_of(model) if communicates(model) else None
+    return Loaded(model, folder, mesh, source if isinstance(source, bytes) else str(source))
 
 
 def _check_place(loaded: Loaded, rank: int, size: int) -> None:

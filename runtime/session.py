@@ -16,7 +16,7 @@ from onnx import TypeProto, ValueInfoProto, numpy_helper
 
 from ..collectives import Communicator
 from ..models.mesh import Mesh
-from ..models.plan import Compute, build_plan
+from ..models.plan import Compute, Plan, build_plan
 from ..models.states import states_of
 from . import kernels
 from .agreement import together
@@ -24,6 +24,7 @@ from .execute import Program
 from .fragment import Fragment, build, open_session
 from .groups import Groups
 from .loading import Loaded, load_rank
+from .proof import prove
 from .signature import Value, check_feeds, fits, signature
 from .threads import fair_share, with_threads
 from .trace import Trace
@@ -83,9 +84,12 @@ class InferenceSession:
                     path_or_bytes, mesh, self._comm.rank, self._comm.size, Path(scratch)
                 ),
             )
+            plan = together(self._comm, lambda: build_plan(loaded.model))
+            # Before there are groups: ranks that do not agree on one would wait for ever.
+            prove(self._comm, plan, loaded)
             self._groups = Groups(self._comm, loaded.mesh)
             self._program: Program | None = together(
-                self._comm, lambda: self._prepare(loaded, options, given)
+                self._comm, lambda: self._prepare(loaded, plan, options, given)
             )
             self.weight_bytes: int = loaded.weight_bytes
             """bytes of the initializers that this rank holds"""
@@ -97,9 +101,12 @@ class InferenceSession:
         self.load_seconds: float = time.perf_counter() - start
 
     def _prepare(
-        self, loaded: Loaded, options: onnxruntime.SessionOptions, providers: Sequence[Any]
+        self,
+        loaded: Loaded,
+        plan: Plan,
+        options: onnxruntime.SessionOptions,
+        providers: Sequence[Any],
     ) -> Program:
-        plan = build_plan(loaded.model)
         graph = plan.model.graph
         folder = str(loaded.folder or "")
         constants = {

@@ -181,6 +181,11 @@ class _Planner:
         read = {name for step in self.steps.values() for name in step.inputs if name}
         return read | set(self.outputs) | {state.local_output for state in self.states}
 
+    @cached_property
+    def _place(self) -> dict[int, int]:
+        """Where each node stands in the order."""
+        return {k: place for place, k in enumerate(self.order)}
+
     def _fragments(self) -> dict[int, Compute]:
         """Return the fragment of each level that has one.
 
@@ -204,7 +209,7 @@ class _Planner:
         return {level: self._fragment(nodes, given, level) for level, nodes in members.items()}
 
     def _fragment(self, nodes: set[int], given: set[str], level: int) -> Compute:
-        ordered = tuple(k for k in self.order if k in nodes)
+        ordered = tuple(sorted(nodes, key=self._place.__getitem__))
         made = {name for k in ordered for name in self.nodes[k].output}
         read = dict.fromkeys(name for k in ordered for name in self.reads[k])
         return Compute(
