@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .verb import Verb
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +36,25 @@ def order(options: argparse.Namespace) -> int:
     models = {path: translated(model) for path, model in models_of(options.model).items()}
     if not any(map(communicates, models.values())):
         raise ValueError(f"expected a model that communicates, but {options.model} does not")
+    if Path(options.model).is_dir():
+        _check_ranks(list(models.values()))
     made = {path: ordered(model, options.how) for path, model in models.items()}
     write_changed(made, options.model, options.output)
     print(f"{options.output}  in an order stated by {options.how}")
     return 0
+
+
+def _check_ranks(models: Sequence[ModelProto]) -> None:
+    """Raise ModelError for ranks whose orders differ: stating them would not mend that."""
+    from ...models.check import check
+    from ...models.errors import ModelError
+    from ...models.graph import mesh_of
+    from ...models.plan import build_plan
+
+    found = check([build_plan(model) for model in models], [mesh_of(model) for model in models])
+    for finding in found.certain:
+        if finding.kind in ("order", "deadlock"):
+            raise ModelError(str(finding))
 
 
 VERB = Verb(
