@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from ..models.dialects.translation import translated
 from ..models.errors import MeshError, ModelError
 from ..models.graph import MAX_IR, MAX_OPSET, mesh_of, opsets, read
 from ..models.manifest import Manifest
@@ -65,7 +66,7 @@ def load_rank(
             f"the mesh {wanted} is of {_ranks(wanted.size)}, but there "
             f"{'is' if size == 1 else 'are'} {size}; start {wanted.size} or name another mesh"
         )
-    loaded = _open(source)
+    loaded = _open(source, size)
     if size == 1 or communicates(loaded.model):
         _check_place(loaded, rank, size)
         return replace(loaded, mesh=loaded.mesh or wanted)
@@ -88,7 +89,7 @@ def _load_directory(
         )
     if wanted is not None and wanted != made:
         raise MeshError(f"{directory} is sharded to the mesh {made}, not {wanted}; leave it out")
-    loaded = _open(path)
+    loaded = _open(path, size)
     _check_place(loaded, rank, size)
     return loaded
 
@@ -97,8 +98,9 @@ def _ranks(count: int) -> str:
     return f"{count} rank" + ("s" if count != 1 else "")
 
 
-def _open(source: str | Path | bytes) -> Loaded:
+def _open(source: str | Path | bytes, size: int | None = None) -> Loaded:
     model, folder = read(source)
+    model = translated(model, size)
     initializers(model.graph, folder)  # raises for external data that is missing or truncated
     # What does not communicate is made for any number of ranks, whatever it was written for.
     mesh = mesh_of(model) if communicates(model) else None
