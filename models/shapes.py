@@ -39,8 +39,12 @@ ALIKE = {
     "GroupNormalization": "Identity",
     "LessOrEqual": "Less",
     "MeanVarianceNormalization": "Identity",
+    "PRelu": "Mul",
 }
-"""Operators whose schemas may say nothing of shapes, and others that give the same."""
+"""Operators whose schemas may say nothing of shapes, and others that give the same.
+
+Slopes of PRelu may have more dims than what they scale: onnxruntime takes them, ONNX does not.
+"""
 
 IMPLIED = {"STFT": {"onesided": 1}}
 """Attributes that schemas take for 0 where they are absent, though their default is another."""
@@ -126,7 +130,7 @@ def _infer_node(
     try:
         schema = defs.get_schema(node.op_type, graph.opsets.get(node.domain, 1), node.domain)
         asked = _spelled_out(node)
-        if not schema.has_type_and_shape_inference_function and node.op_type in ALIKE:
+        if node.op_type in ALIKE:
             schema = defs.get_schema(ALIKE[node.op_type], graph.opsets.get("", 1))
             asked = helper.make_node(schema.name, node.input[: schema.max_input], node.output)
         types = {name: _type(found, name) for name in known}

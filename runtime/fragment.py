@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto, helper
 
 from ..models.errors import ModelError
 from ..models.graph import MAX_IR, opsets
@@ -24,6 +25,10 @@ from ..models.plan import Communicate, Compute, Plan
 from .arrays import EXTENDED, Array, as_array, as_ortvalue
 
 Types = dict[str, TypeProto]
+
+SLICE_KEEPS_NAMES = 10
+"""The opset in which a slice is told to be as long as what it is cut from, if that has a name; it
+then gets the memory of something longer."""
 
 FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -82,9 +87,27 @@ def build(
         else:
             fragments.append(_fragment(plan, step, types, options, providers))
         for name in declared.keys() & step.outputs:
-            if not types[name].tensor_type.HasField("shape"):
-                types[name] = declared[name]
+            types[name] = agreed(types[name], declared[name])
     return fragments, types
+
+
+def agreed(told: TypeProto, declared: TypeProto) -> TypeProto:
+    """Return a type as onnxruntime tells it, without sizes that the model does not say too.
+
+    It guesses the length of a cache, or of a slice; a fragment that was told it would refuse what
+    is of another length.
+    """
+    if not told.tensor_type.HasField("shape") or not declared.tensor_type.HasField("shape"):
+        return declared
+    pairs = list(zip_longest(told.tensor_type.shape.dim, declared.tensor_type.shape.dim))
+    if any(None in pair for pair in pairs):
+        return helper.make_tensor_type_proto(told.tensor_type.elem_type, None)
+    agreed = TypeProto()
+    agreed.CopyFrom(told)
+    for (ours, theirs), dim in zip(pairs, agreed.tensor_type.shape.dim, strict=True):
+        if ours != theirs:
+            dim.Clear()
+    return agreed
 
 
 def _result_types(step: Communicate, types: Types) -> Types:
@@ -136,6 +159,8 @@ def _model(plan: Plan, step: Compute, types: Types) -> ModelProto:
     )
     versions = dict.fromkeys((n.domain for n in nodes), 1) | opsets(source)
     versions.pop(DOMAIN, None)
+    if versions[""] == SLICE_KEEPS_NAMES and any(node.op_type == "Slice" for node in nodes):
+        _forget_names(graph)
     return helper.make_model(
         graph,
         ir_version=min(source.ir_version, MAX_IR),
@@ -145,6 +170,13 @@ def _model(plan: Plan, step: Compute, types: Types) -> ModelProto:
         ],
         functions=list(source.functions),
     )
+
+
+def _forget_names(graph: GraphProto) -> None:
+    """Leave all dims open that have a name."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            dim.ClearField("dim_param")
 
 
 def open_session(

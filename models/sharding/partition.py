@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-from ..nodes import draws, references, subgraphs
+from ..nodes import draws, references
 from ..opset import DOMAIN
 from ..states import State
 from ..weights import IndexSet, Weight
 from . import relayout
 from .analysis import Analysis, usual_bytes
+from .declared import declared, symbols
 from .kept import kept
 from .layout import Layout, is_opaque, partial_op
 from .machine import Transfer
@@ -34,6 +35,9 @@ from .site import Site, Tensor
 HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 """Element types whose parts are summed in float32: rounding each part to 11 bits or 8 would show,
 and processors add them far more slowly than float32."""
+
+WHOLE = Layout(frozenset(), 1)
+"""The layout of whole tensors."""
 
 
 class Held(NamedTuple):
@@ -61,7 +65,7 @@ class Part:
     held: dict[str, Held] = field(default_factory=dict)
     constants: dict[str, Weight] = field(default_factory=dict)
     value_info: dict[str, ValueInfoProto] = field(default_factory=dict)
-    """ranks of what bodies read: onnxruntime's Scan must know them before it runs"""
+    """sizes of what may go from one fragment to another, as far as they are known"""
     moved: list[Transfer] = field(default_factory=list)
     """what its collectives move in a run of the usual size"""
     states: tuple[State, ...] = ()
@@ -117,6 +121,7 @@ class _Writer:
         self.locals: dict[str, str] = {}
         self._partial: dict[str, str] = {}
         self._carried = carried(analysis, layout)
+        self._symbols = symbols(analysis)
         self._taken = set(analysis.tensors)
         self._base = ""
 
@@ -134,16 +139,20 @@ class _Writer:
     def _copy(self, site: Site) -> None:
         """Compute a node as it is, on whole tensors."""
         for name in references(site.node):
-            tensor = self.analysis.tensors[name]
-            self.whole(tensor)
-            if tensor.has_shape and any(subgraphs(site.node)):
-                kind = helper.make_tensor_type_proto(tensor.data_type, [None] * tensor.rank)
-                self.part.value_info[name] = ValueInfoProto(name=name, type=kind)
+            self.whole(self.analysis.tensors[name])
         if self.layout.size > 1 and draws(site.node):
             self._draw(site)
         else:
             self.part.nodes.append(site.node)
-        self._whole |= {name: name for name in site.node.output if name}
+        for name in filter(None, site.node.output):
+            self._whole[name] = name
+            self._declare(name, self.analysis.tensors[name])
+
+    def _declare(self, name: str, tensor: Tensor) -> None:
+        """Tell of a tensor what is known of its sizes."""
+        if tensor.data_type:
+            layout = WHOLE if name == tensor.name else self.layout
+            self.part.value_info[name] = declared(name, tensor, self._symbols, layout, self.rank)
 
     def _draw(self, site: Site) -> None:
         """Let every rank draw, so that all graphs are alike, and take what the first has drawn."""
@@ -196,6 +205,7 @@ class _Writer:
         """Note this rank's part of an output, to be combined now or where it meets another."""
         if out.name in self._carried:
             self._partial[out.name] = name
+            self._declare(name, out)
         else:
             self._hold(out, self._complete(name, out, op, is_widened))
 
@@ -216,6 +226,7 @@ class _Writer:
 
     def _hold(self, tensor: Tensor, name: str) -> None:
         (self.locals if self._is_sharded(tensor) else self._whole)[tensor.name] = name
+        self._declare(name, tensor)
 
     def _is_sharded(self, tensor: Tensor) -> bool:
         return any(self.layout.holds(axis) for axis in tensor.axes)
@@ -232,6 +243,7 @@ class _Writer:
                     self, self.locals[name], tensor, self.layout, self.rank
                 )
                 self._rename(gathered, name)
+                self._declare(name, tensor)
                 self._count("AllGather", tensor)
                 self._base = base
             self._whole[name] = name
@@ -251,6 +263,7 @@ class _Writer:
                 cut = relayout.to_local(self, self._whole[name], tensor, self.layout, self.rank)
                 self.locals[name] = self._free(f"{name}/local")
                 self._rename(cut, self.locals[name])
+                self._declare(self.locals[name], tensor)
         return self.locals[name]
 
     def _take_weight(self, name: str, source: str, index: tuple[IndexSet, ...]) -> None:
