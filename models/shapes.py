@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from . import contrib
+from .bodies import bodies
+from .body_shapes import OPEN, infer_bodies
 from .graph import Graph
 from .nodes import RANDOM, subgraphs
 
@@ -79,7 +81,10 @@ def dims(value: ValueInfoProto) -> list[int | str]:
 
 
 def infer(graph: Graph, sizes: Mapping[str, int]) -> Shapes:
-    """Return the types, shapes and small values of all tensors, symbolic dims having `sizes`."""
+    """Return the types, shapes and small values of all tensors, symbolic dims having `sizes`.
+
+    OPEN among them is the size of dims that depend on how control flows.
+    """
     found = Shapes()
     for value in (*graph.value_info, *graph.inputs):
         _take(found, value.name, _resolved(value, sizes))
@@ -88,9 +93,25 @@ def infer(graph: Graph, sizes: Mapping[str, int]) -> Shapes:
         if weight.count <= VALUE_ELEMENTS:
             found.values[name] = weight.read()
     opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
-    for node in graph.nodes:
-        _infer_node(node, graph, opsets, found)
+    _infer_nodes(graph.nodes, graph, opsets, sizes.get(OPEN, 1), found)
     return found
+
+
+def _infer_nodes(
+    nodes: Iterable[NodeProto],
+    graph: Graph,
+    opsets: list[onnx.OperatorSetIdProto],
+    unknown: int,
+    found: Shapes,
+) -> None:
+    def run(inner: Iterable[NodeProto]) -> None:
+        _infer_nodes(inner, graph, opsets, unknown, found)
+
+    for node in nodes:
+        if bodies(node):
+            infer_bodies(node, found, unknown, run)
+        else:
+            _infer_node(node, graph, opsets, found)
 
 
 def _resolved(value: ValueInfoProto, sizes: Mapping[str, int]) -> TypeProto:
