@@ -138,7 +138,14 @@ def attributes(node: NodeProto) -> dict[str, Any]:
     """
     if node.op_type not in OPS:
         raise ValueError(f"expected an operator of {', '.join(OPS)}, got {node.op_type!r}")
-    declared = _declared(OPS[node.op_type])
+    return with_defaults(node, _declared(OPS[node.op_type]))
+
+
+def with_defaults(node: NodeProto, declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a node's attributes, with the defaults of those that are declared.
+
+    Raises ValueError for one that is not.
+    """
     values = {name: value for name, value in declared.items() if not isinstance(value, Kind)}
     for entry in node.attribute:
         if entry.name not in declared:
@@ -217,14 +224,15 @@ def _schema(name: str, op: Op) -> OpSchema:
     schema = OpSchema(  # type: ignore[call-arg]  # onnx's stub lacks node_determinism
         name, DOMAIN, VERSION, op.doc,
         inputs=inputs, outputs=outputs, type_constraints=constraints,
-        attributes=[_attribute(key, value) for key, value in _declared(op).items()],
+        attributes=[formal_attribute(key, value) for key, value in _declared(op).items()],
         node_determinism=OpSchema.NodeDeterminism.NonDeterministic,
     )  # fmt: skip
     schema.set_type_and_shape_inference_function(_inference(name, op))
     return schema
 
 
-def _attribute(name: str, value: Any) -> OpSchema.Attribute:
+def formal_attribute(name: str, value: Any) -> OpSchema.Attribute:
+    """Declare an optional attribute: by its default, or its type where it has none."""
     if isinstance(value, Kind):
         return OpSchema.Attribute(name, value, required=False)
     return OpSchema.Attribute(name, helper.make_attribute(name, value))

@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -20,9 +18,9 @@ from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto,
 from ..models.errors import ModelError
 from ..models.graph import MAX_IR, opsets
 from ..models.nodes import references
-from ..models.opset import DOMAIN, OPS, result, tensor_type
-from ..models.plan import Communicate, Compute, Plan
-from .arrays import EXTENDED, Array, as_array, as_ortvalue
+from ..models.opset import DOMAIN
+from ..models.plan import Compute, Plan
+from .arrays import EXTENDED, as_array, as_ortvalue
 
 Types = dict[str, TypeProto]
 
@@ -61,71 +59,7 @@ class Fragment:
         return [as_array(value) for value in made]
 
 
-def build(
-    plan: Plan,
-    constants: Mapping[str, Array],
-    folder: Path | None,
-    options: onnxruntime.SessionOptions,
-    providers: Sequence[Any],
-) -> tuple[list[Fragment | None], Types]:
-    """Make the session of each instruction, None for communication; return them and all types.
-
-    Raises ModelError where onnxruntime refuses a fragment.
-    """
-    if folder is not None:
-        options.add_session_config_entry(FOLDER, str(folder))
-    types = {value.name: value.type for value in plan.model.graph.input}
-    for name, array in constants.items():
-        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-        types[name] = helper.make_tensor_type_proto(kind, array.shape)
-    declared = {value.name: value.type for value in plan.model.graph.value_info}
-    fragments: list[Fragment | None] = []
-    for step in plan.instructions:
-        if isinstance(step, Communicate):
-            types |= _result_types(step, types)
-            fragments.append(None)
-        else:
-            fragments.append(_fragment(plan, step, types, options, providers))
-        for name in declared.keys() & step.outputs:
-            types[name] = agreed(types[name], declared[name])
-    return fragments, types
-
-
-def agreed(told: TypeProto, declared: TypeProto) -> TypeProto:
-    """Return a type as onnxruntime tells it, without sizes that the model does not say too.
-
-    It guesses the length of a cache, or of a slice; a fragment that was told it would refuse what
-    is of another length.
-    """
-    if not told.tensor_type.HasField("shape") or not declared.tensor_type.HasField("shape"):
-        return declared
-    pairs = list(zip_longest(told.tensor_type.shape.dim, declared.tensor_type.shape.dim))
-    if any(None in pair for pair in pairs):
-        return helper.make_tensor_type_proto(told.tensor_type.elem_type, None)
-    agreed = TypeProto()
-    agreed.CopyFrom(told)
-    for (ours, theirs), dim in zip(pairs, agreed.tensor_type.shape.dim, strict=True):
-        if ours != theirs:
-            dim.Clear()
-    return agreed
-
-
-def _result_types(step: Communicate, types: Types) -> Types:
-    op = OPS[step.op]
-    made = [helper.make_tensor_type_proto(TensorProto.BOOL, [])] * 2
-    if op.gives == "scalar":
-        made = [helper.make_tensor_type_proto(TensorProto.INT64, [])]
-    elif op.gives == "Y":
-        operand = types.get(step.inputs[0]) if op.operand != "none" else None
-        try:
-            kind, shape = result(step.op, step.attributes, *tensor_type(operand))
-        except ValueError as error:
-            raise ModelError(f"{step.node_name}: {error}") from None
-        made[0] = helper.make_tensor_type_proto(kind, shape)
-    return dict(zip(step.outputs, made, strict=False))
-
-
-def _fragment(
+def fragment(
     plan: Plan,
     step: Compute,
     types: Types,

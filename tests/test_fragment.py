@@ -18,7 +18,8 @@ from rankwise.collectives import Communicator, local
 from rankwise.models.graph import load
 from rankwise.models.mesh import Mesh
 from rankwise.models.sharding import plan, shard
-from rankwise.runtime.fragment import agreed, parse_type
+from rankwise.runtime.flow import agreed
+from rankwise.runtime.fragment import parse_type
 
 CACHED = graphs.Case(
     contrib_graphs.build(
