@@ -239,9 +239,8 @@ def loaded(cut: Path, mesh: str, total: int) -> None:
     ranks = str(Mesh.parse(mesh).size)
     command = ["mpirun", "-n", ranks, sys.executable, "-m", "mpi4py", "-c", program]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    print(
-        "| rank | weights, GB | of all | peak memory, GB | seconds to load |\n|---|---|---|---|---|"
-    )
+    print("| rank | weights, GB | of all | peak memory, GB | seconds to load |")
+    print("|---|---|---|---|---|")
     for rank, (nbytes, peak, seconds) in enumerate(json.loads(said)):
         print(
             f"| {rank} | {nbytes / 1e9:.2f} | {nbytes / total:.1%} | {peak / 1e9:.2f} "
