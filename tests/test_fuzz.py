@@ -90,17 +90,6 @@ def test_what_drowns_in_rounding_is_not_kept(divisor: float, is_kept: bool) -> N
     assert draft.add(Node("Log", [draft.values[-1].name])) is is_kept
 
 
-@pytest.mark.parametrize(("opset", "is_kept"), ((10, False), (11, True)))
-def test_what_has_another_shape_than_onnxruntime_tells_is_not_kept(
-    opset: int, is_kept: bool
-) -> None:
-    draft = drafted(opset)
-    arrays = [np.ones((n, 4), np.float32) for n in (2, 3)]
-    draft.values.append(values.Value("x", tuple(a for a in arrays for _ in values.SIGNS)))
-    names = [draft.int64(0), draft.int64(1), draft.int64(0)]
-    assert draft.add(Node("Slice", ["x", *names])) is is_kept
-
-
 def test_the_same_number_draws_the_same_graph() -> None:
     one, other = fuzz.draw(SEED, 5), fuzz.draw(SEED, 5)
     assert one.model == other.model

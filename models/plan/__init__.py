@@ -1,0 +1,36 @@
+"""A plan: what one rank does, instruction by instruction, to run a graph that communicates.
+
+instructions  what there is to do, and plans made of it
+planner       the plan of a model
+control       the instructions of nodes that hold bodies
+bodies        bodies as models of their own
+"""
+
+from .instructions import (
+    Branch,
+    Communicate,
+    Compute,
+    Control,
+    Instruction,
+    ParallelFor,
+    Plan,
+    Repeat,
+    Scan,
+    outline,
+)
+from .planner import build_plan, communicates
+
+__all__ = [
+    "Branch",
+    "Communicate",
+    "Compute",
+    "Control",
+    "Instruction",
+    "ParallelFor",
+    "Plan",
+    "Repeat",
+    "Scan",
+    "build_plan",
+    "communicates",
+    "outline",
+]
