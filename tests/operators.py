@@ -103,6 +103,9 @@ OPERATORS: dict[str, Operator] = {
         """(float[5,4,3] x, int64[4] n) => (float[5,4,3] y) { y = ReverseSequence (x, n) }""",
         [3, 4], fed_n=np.array([5, 3, 1, 4]),
     ),
+    "PRelu whose slopes have more dims": operator(
+        "(float[5] x) => (float[1,5] z) { y = PRelu (x, s) \n z = Tanh (y) }", [5], s=(1, 5),
+    ),
     # quantized
     "QuantizeLinear": operator(
         """(float[4,6,5] x) => (uint8[4,6,5] y) { y = QuantizeLinear <axis=1> (x, s, z) }""",
