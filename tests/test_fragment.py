@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import contrib_graphs
 import graphs
 import numpy as np
 import onnxruntime
@@ -22,7 +21,7 @@ from rankwise.runtime.flow import agreed
 from rankwise.runtime.fragment import parse_type
 
 CACHED = graphs.Case(
-    contrib_graphs.build(
+    graphs.build(
         """(float[2,1,20] x, float[2,3,5,16] pk, float[2,3,5,16] pv, int32[2] m, int32[1] t) =>
            (y) {
           q = MatMul(x, wq)
