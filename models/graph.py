@@ -27,6 +27,7 @@ from onnx import (
 from .bodies import bodies, every, unfolded, with_bodies
 from .embedding import apart
 from .errors import ModelError
+from .mesh import Mesh
 from .nodes import references
 from .ordering import stable_order
 from .weights import Weight, initializers
@@ -144,6 +145,12 @@ def opsets(model: ModelProto) -> dict[str, int]:
         "" if entry.domain == "ai.onnx" else entry.domain: entry.version
         for entry in model.opset_import
     }
+
+
+def mesh_of(model: ModelProto) -> Mesh | None:
+    """Return the mesh that a model's metadata say it is made for. Raises MeshError."""
+    text = [entry.value for entry in model.metadata_props if entry.key == "rankwise.mesh"]
+    return Mesh.parse(text[0]) if text else None
 
 
 def lowered(model: ModelProto) -> ModelProto:

@@ -11,7 +11,7 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -379,10 +379,23 @@ class _Writer:
         return free
 
 
+class Writer(Protocol):
+    """What the nodes of a site are added to."""
+
+    layout: Layout
+    rank: int
+
+    def local(self, tensor: Tensor) -> str: ...
+
+    def constant(self, array: npt.NDArray[Any]) -> str: ...
+
+    def node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str: ...
+
+
 class LocalSite:
     """A site while it is written for one rank: what its rule sees of it."""
 
-    def __init__(self, writer: _Writer, site: Site, is_partial: bool) -> None:
+    def __init__(self, writer: Writer, site: Site, is_partial: bool) -> None:
         self._writer = writer
         self.site, self.layout, self.rank = site, writer.layout, writer.rank
         self.is_partial = is_partial

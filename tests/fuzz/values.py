@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import onnxruntime
+from ranks import quiet
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -64,20 +65,12 @@ class Value(NamedTuple):
         return bool(first.shape[dim] == second.shape[dim])
 
 
-def quiet(is_optimised: bool = True) -> onnxruntime.SessionOptions:
-    """Return options of one thread, and no messages."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    if not is_optimised:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return options
-
-
 def run(model: onnx.ModelProto, given: Sequence[Value], rng: np.random.Generator) -> list[Value]:
     """Return a model's outputs; none where it does not run, or one of them is not to be kept."""
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), quiet(False))
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), quiet(is_optimised=False)
+        )
         runs = [
             session.run(None, {value.name: value.runs[k] for value in given})
             for k in range(len(SETTINGS) * len(SIGNS))
