@@ -6,17 +6,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from graphs import build, normal
+from case import build, normal
 
 
-class Case(NamedTuple):
+class Runs(NamedTuple):
     model: onnx.ModelProto
     feeds: tuple[dict[str, Any], ...]
+    """of one run after the other"""
 
 
 TRUE, FALSE = np.array(True), np.array(False)
 
-BRANCHES = Case(
+BRANCHES = Runs(
     build(
         """(float[b,16] x, bool c) => (float[b,9] y) {
           g = MatMul(x, w0)
@@ -38,7 +39,7 @@ BRANCHES = Case(
 )  # fmt: skip
 """A column and a row of each branch are of one width; x goes into both as ranks have it."""
 
-HIDDEN = Case(
+HIDDEN = Runs(
     build(
         """(float[b,16] x, bool c) => (float[b,9] y, float[b,22] kept) {
           kept, h2 = If (c) <then_branch = one () => (float[b,22] p, float[b,22] r) {
@@ -57,7 +58,7 @@ HIDDEN = Case(
 )  # fmt: skip
 """What branches give stays cut; it is gathered where it is an output."""
 
-LAYERS = Case(
+LAYERS = Runs(
     build(
         """(float[b,12] x) => (float[b,12] y, float[n,b,12] rows) {
           n = Constant <value_int=4> ()
@@ -79,7 +80,7 @@ LAYERS = Case(
 )  # fmt: skip
 """A Loop over layers, whose weights lie in one tensor, and one whose state is whole."""
 
-STATES = Case(
+STATES = Runs(
     build(
         """(float[b,16] x, int64 n) => (float[b,9] y, float[m,b,22] rows) {
           h0 = MatMul(x, w0)
@@ -100,7 +101,7 @@ STATES = Case(
 )  # fmt: skip
 """A state that is cut while it is carried, and what is collected of it."""
 
-SCANNED = Case(
+SCANNED = Runs(
     build(
         """(float[s,b,16] x, float[b,22] h0) => (float[b,22] last, float[b,s,9] y) {
           g = MatMul(x, w)
@@ -121,7 +122,7 @@ SCANNED = Case(
 )  # fmt: skip
 """A recurrence: its state is multiplied by a matrix in each step."""
 
-GROWING = Case(
+GROWING = Runs(
     build(
         """(float[b,1,12] x, int64 n) => (float[b,s,12] y) {
           y = Loop (n, , x) <body = step (int64 i, bool go, float[b,s,12] h)
@@ -139,7 +140,7 @@ GROWING = Case(
 )  # fmt: skip
 """A state that is longer after each step."""
 
-NESTED = Case(
+NESTED = Runs(
     build(
         """(float[b,12] x, int64 n) => (float[b,12] y) {
           zero = Constant <value_int=0> ()
@@ -220,7 +221,7 @@ def _merged() -> onnx.ModelProto:
     )  # fmt: skip
 
 
-MERGED = Case(
+MERGED = Runs(
     _merged(),
     tuple(
         {"ids": np.arange(2 * length).reshape(2, length) * 7 % 50, "use_cache": np.array(past > 0)}

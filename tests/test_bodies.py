@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import control_graphs
 import numpy as np
 import onnxruntime
 import pytest
+import ranks
+from comparison import assert_same
 
 from rankwise import InferenceSession
 from rankwise.collectives import Communicator, local
@@ -19,39 +20,22 @@ from rankwise.models.graph import load
 from rankwise.models.mesh import Mesh
 from rankwise.models.sharding import plan, shard
 from rankwise.models.sharding.analysis import analyse
-from rankwise.models.sharding.axes import Axis
-from rankwise.models.sharding.candidates import shardable
-from rankwise.models.sharding.layout import Layout
-from rankwise.models.sharding.search import Choice
-from rankwise.models.sharding.write import Sharding, write_part
+from rankwise.models.sharding.write import Sharding
 from rankwise.runtime import arrays
 
 
-def _work(folder: Path, case: control_graphs.Case, comm: Communicator) -> list[list[Any]]:
-    with InferenceSession(folder / f"{comm.rank}.onnx", comm=comm) as session:
-        return [session.run(None, feeds) for feeds in case.feeds]
-
-
-def assert_same(sharding: Sharding, case: control_graphs.Case, folder: Path) -> None:
-    for part in sharding.parts:
-        write_part(sharding, part, folder / f"{part.rank}.onnx", lambda done, total: None)
-    whole = onnxruntime.InferenceSession(case.model.SerializeToString())
-    expected = [whole.run(None, feeds) for feeds in case.feeds]
-    size = sharding.mesh.size
-    for runs in local.run(size, partial(_work, folder, case), timeout=60):
-        for outputs, wanted in zip(runs, expected, strict=True):
-            for got, want in zip(outputs, wanted, strict=True):
-                assert got.shape == want.shape
-                np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+def assert_same_on_ranks(sharding: Sharding, case: control_graphs.Runs, folder: Path) -> None:
+    assert sharding.parts[0].collectives
+    expected = [ranks.whole(case.model, feeds) for feeds in case.feeds]
+    for made in ranks.run_each(sharding, case.feeds, folder):
+        assert_same(made, expected)
 
 
 @pytest.mark.parametrize("size", (2, 3))
 @pytest.mark.parametrize("name", control_graphs.CASES)
 def test_what_is_chosen_gives_the_same_outputs(name: str, size: int, tmp_path: Path) -> None:
     case = control_graphs.CASES[name]
-    sharding = plan(load(case.model), Mesh(tp=size))
-    assert sharding.parts[0].collectives
-    assert_same(sharding, case, tmp_path)
+    assert_same_on_ranks(plan(load(case.model), Mesh(tp=size)), case, tmp_path)
 
 
 @pytest.mark.parametrize("size", (2, 3))
@@ -61,15 +45,8 @@ def test_every_axis_that_may_be_cut_gives_the_same_outputs(
 ) -> None:
     case = control_graphs.CASES[name]
     analysis = analyse(load(case.model))
-    atoms: list[Axis] = [atom for atom, _, _ in shardable(analysis, size)]
-    assert atoms
-    for k, atom in enumerate(atoms):
-        choice = Choice((), Layout(frozenset([atom]), size), 0.0, ())
-        sharding = Sharding(analysis, Mesh(tp=size), choice)
-        if sharding.parts[0].collectives:
-            folder = tmp_path / str(k)
-            folder.mkdir()
-            assert_same(sharding, case, folder)
+    for atom in ranks.passing(analysis, size):
+        assert_same_on_ranks(ranks.cut_along(analysis, atom, size), case, tmp_path)
 
 
 def test_every_weight_of_a_merged_decoder_is_split() -> None:
