@@ -239,10 +239,16 @@ class Batch:
         return result
 
     def complete(self) -> None:
-        """Return when all messages have left and come."""
+        """Return when all messages have left and come, or raise the first of their errors."""
+        errors = []
         while self.works:
-            self.works[0].wait()
+            try:
+                self.works[0].wait()
+            except CollectiveError as error:
+                errors.append(error)
             del self.works[0]
+        if errors:
+            raise errors[0]
 
     def post(self, call: Call[Any]) -> None:
         self.works.append(Line(self.comm._transport).start(call))
