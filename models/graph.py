@@ -19,10 +19,10 @@ from onnx import (
     TensorProto,
     ValueInfoProto,
     helper,
-    inliner,
     version_converter,
 )
 
+from .calls import inlined
 from .embedding import apart
 from .errors import ModelError
 from .nodes import references
@@ -91,7 +91,7 @@ def digest(path: str | Path) -> str:
 def load(source: str | Path | bytes | ModelProto) -> Graph:
     """Read a model into a Graph. Raises ModelError."""
     model, folder = (source, None) if isinstance(source, ModelProto) else read(source)
-    model = lowered(inliner.inline_local_functions(model) if model.functions else model)
+    model = lowered(inlined(model))
     graph = model.graph
     bare = Graph(
         name=graph.name,

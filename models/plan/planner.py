@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from functools import cached_property
 
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, inliner
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
+from ..calls import check_recursion, inlined
 from ..errors import ModelError
 from ..graph import lowered
 from ..nodes import label, references, subgraphs
@@ -55,8 +56,9 @@ def build_plan(model: ModelProto) -> Plan:
 
 def _prepared(model: ModelProto) -> ModelProto:
     """Inline functions that communicate; bring a newer opset down to what onnxruntime reads."""
+    check_recursion(model)
     if any(_communicates_inside(function) for function in model.functions):
-        model = inliner.inline_local_functions(model)
+        model = inlined(model)
     return lowered(model)
 
 
