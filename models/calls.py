@@ -6,12 +6,10 @@ leaves out has the default of the function; onnx's inliner leaves it out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from onnx import FunctionProto, ModelProto, NodeProto, inliner
 
 from .errors import ModelError
-from .nodes import subgraphs
+from .nodes import every_node, with_inner
 
 Key = tuple[str, str, str]
 """domain, name and overload of a function"""
@@ -44,7 +42,7 @@ def check_recursion(model: ModelProto) -> None:
                 f"expected functions that end, but {names[0]!r} calls itself: {' > '.join(names)}"
             )
         if key not in ended and key in functions:
-            for node in nodes_within(functions[key].node):
+            for node in with_inner(functions[key].node):
                 follow(called(node), (*path, key))
             ended.add(key)
 
@@ -59,18 +57,3 @@ def key_of(function: FunctionProto) -> Key:
 def called(node: NodeProto) -> Key:
     """Return the key of the function that a node calls, if there is one."""
     return node.domain, node.op_type, node.overload
-
-
-def every_node(model: ModelProto) -> Iterator[NodeProto]:
-    """Yield the nodes of a model: of its graph, of bodies, and of functions."""
-    yield from nodes_within(model.graph.node)
-    for function in model.functions:
-        yield from nodes_within(function.node)
-
-
-def nodes_within(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
-    """Yield nodes, and those of their bodies."""
-    for node in nodes:
-        yield node
-        for body in subgraphs(node):
-            yield from nodes_within(body.node)

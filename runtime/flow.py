@@ -6,6 +6,7 @@ A dim that may differ from run to run, or from iteration to iteration, is left o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from onnx import TensorProto, TypeProto, helper
 
@@ -15,6 +16,27 @@ from ..models.plan import Branch, Communicate, Control, ParallelFor, Repeat, Sca
 
 Types = dict[str, TypeProto]
 Ends = Sequence[TypeProto | None]
+
+
+def agreed(told: TypeProto | None, declared: TypeProto) -> TypeProto:
+    """Return a type as onnxruntime tells it, without sizes that the model does not say too.
+
+    It guesses the length of a cache, or of a slice; a fragment that was told it would refuse what
+    is of another length.
+    """
+    if told is None or not told.tensor_type.HasField("shape"):
+        return declared
+    if not declared.tensor_type.HasField("shape"):
+        return declared
+    pairs = list(zip_longest(told.tensor_type.shape.dim, declared.tensor_type.shape.dim))
+    if any(None in pair for pair in pairs):
+        return helper.make_tensor_type_proto(told.tensor_type.elem_type, None)
+    agreed = TypeProto()
+    agreed.CopyFrom(told)
+    for (ours, theirs), dim in zip(pairs, agreed.tensor_type.shape.dim, strict=True):
+        if ours != theirs:
+            dim.Clear()
+    return agreed
 
 
 def communicated(step: Communicate, types: Types) -> Types:

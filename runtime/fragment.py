@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnxruntime
-from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto, helper
 
 from ..models.errors import ModelError
 from ..models.graph import MAX_IR, opsets
@@ -23,6 +23,10 @@ from ..models.plan import Compute, Plan
 from .arrays import EXTENDED, as_array, as_ortvalue
 
 Types = dict[str, TypeProto]
+
+SLICE_KEEPS_NAMES = 10
+"""The opset in which a slice is told to be as long as what it is cut from, if that has a name; it
+then gets the memory of something longer."""
 
 FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -89,6 +93,8 @@ def _model(plan: Plan, step: Compute, types: Types) -> ModelProto:
     )
     versions = dict.fromkeys((n.domain for n in nodes), 1) | opsets(source)
     versions.pop(DOMAIN, None)
+    if versions[""] == SLICE_KEEPS_NAMES and any(node.op_type == "Slice" for node in nodes):
+        _forget_names(graph)
     return helper.make_model(
         graph,
         ir_version=min(source.ir_version, MAX_IR),
@@ -98,6 +104,13 @@ def _model(plan: Plan, step: Compute, types: Types) -> ModelProto:
         ],
         functions=list(source.functions),
     )
+
+
+def _forget_names(graph: GraphProto) -> None:
+    """Leave all dims open that have a name."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            dim.ClearField("dim_param")
 
 
 def open_session(

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from ..models.dialects.annotations import is_annotated, lower_rank
+from ..models.dialects.translation import translated
 from ..models.errors import MeshError, ModelError
-from ..models.graph import MAX_IR, MAX_OPSET, opsets, read
+from ..models.graph import MAX_IR, MAX_OPSET, mesh_of, opsets, read
 from ..models.manifest import Manifest
 from ..models.mesh import Mesh
 from ..models.plan import communicates
@@ -27,6 +29,8 @@ class Loaded:
     mesh: Mesh | None
     source: str | bytes
     """what onnxruntime can load itself, if the model does not communicate"""
+    is_sharded_here: bool = False
+    """whether it was cut by this call, and not read"""
 
     @property
     def weight_bytes(self) -> int:
@@ -51,7 +55,8 @@ def load_rank(
     """Find or make the model of one rank of `size`; what is made is written to `scratch`.
 
     A model file without communication is sharded where there are several ranks, to `mesh` or else
-    tp = size. One with communication runs as it stands, and may be another one on each rank.
+    tp = size. One with communication runs as it stands, and may be another one on each rank. One
+    whose nodes have device configurations is run as these say, where no mesh is asked for.
 
     Raises ModelError, MeshError, NothingToShard.
     """
@@ -63,11 +68,14 @@ def load_rank(
             f"the mesh {wanted} is of {_ranks(wanted.size)}, but there "
             f"{'is' if size == 1 else 'are'} {size}; start {wanted.size} or name another mesh"
         )
-    loaded = _open(source)
+    loaded = _open(source, size)
+    if size > 1 and wanted is None and is_annotated(loaded.model):
+        return replace(_open(lower_rank(source, rank, size, scratch), size), mesh=Mesh(tp=size))
     if size == 1 or communicates(loaded.model):
         _check_place(loaded, rank, size)
         return replace(loaded, mesh=loaded.mesh or wanted)
-    return _open(shard_rank(source, wanted or Mesh(tp=size), rank, scratch))
+    made = _open(shard_rank(source, wanted or Mesh(tp=size), rank, scratch))
+    return replace(made, is_sharded_here=True)
 
 
 def _load_directory(
@@ -85,7 +93,7 @@ def _load_directory(
         )
     if wanted is not None and wanted != made:
         raise MeshError(f"{directory} is sharded to the mesh {made}, not {wanted}; leave it out")
-    loaded = _open(path)
+    loaded = _open(path, size)
     _check_place(loaded, rank, size)
     return loaded
 
@@ -94,16 +102,13 @@ def _ranks(count: int) -> str:
     return f"{count} rank" + ("s" if count != 1 else "")
 
 
-def _open(source: str | Path | bytes) -> Loaded:
+def _open(source: str | Path | bytes, size: int | None = None) -> Loaded:
     model, folder = read(source)
+    model = translated(model, size)
     initializers(model.graph, folder)  # raises for external data that is missing or truncated
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
     # What does not communicate is made for any number of ranks, whatever it was written for.
-    text = metadata.get("rankwise.mesh") if communicates(model) else None
-    return Loaded(
-        model, folder, None if text is None else Mesh.parse(text),
-        source if isinstance(source, bytes) else str(source),
-    )  # fmt: skip
+    mesh = mesh_of(model) if communicates(model) else None
+    return Loaded(model, folder, mesh, source if isinstance(source, bytes) else str(source))
 
 
 def _check_place(loaded: Loaded, rank: int, size: int) -> None:

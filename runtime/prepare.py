@@ -13,7 +13,7 @@ from onnx import TypeProto, helper, numpy_helper
 from ..models.opset import tensor_type
 from ..models.plan import Communicate, Compute, Control, ParallelFor, Plan
 from .execute import Program
-from .flow import Ends, Types, communicated, controlled, formal
+from .flow import Ends, Types, agreed, communicated, controlled, formal
 from .fragment import FOLDER, Fragment, fragment
 from .groups import Groups
 
@@ -66,8 +66,7 @@ def _prepared(
         else:
             parts.append(_bodies(step, setting, types, path))
         for name in declared.keys() & step.outputs:
-            if name not in types or not types[name].tensor_type.HasField("shape"):
-                types[name] = declared[name]
+            types[name] = agreed(types.get(name), declared[name])
     program = Program(plan.without_weights(), parts, constants, setting.groups, path)
     return program, types
 

@@ -26,6 +26,7 @@ from .fragment import Fragment, open_session
 from .groups import Groups
 from .loading import Loaded, load_rank
 from .prepare import Setting, prepare
+from .proof import prove
 from .signature import Value, check_feeds, fits, signature
 from .threads import fair_share, with_threads
 from .trace import Trace
@@ -85,8 +86,10 @@ class InferenceSession:
                     path_or_bytes, mesh, self._comm.rank, self._comm.size, Path(scratch)
                 ),
             )
-            self._groups = Groups(self._comm, loaded.mesh)
             plan = together(self._comm, lambda: build_plan(loaded.model))
+            # Before there are groups: ranks that do not agree on one would wait for ever.
+            prove(self._comm, plan, loaded)
+            self._groups = Groups(self._comm, loaded.mesh)
             alike = len(set(gathered(self._comm, outline(plan)))) == 1
             self._program: Program | None = together(
                 self._comm, lambda: self._prepare(loaded, plan, alike, options, given)

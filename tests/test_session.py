@@ -179,9 +179,9 @@ def test_a_received_tensor_of_another_shape_is_an_error_that_names_the_node() ->
     def of_rank(rank: int) -> onnx.ModelProto:
         if rank == 0:
             return model("t = rankwise.Send(x, one) y = Neg(x)", one=np.int64(1))
-        return model("y = rankwise.Recv<dtype=1, shape=[5]>(zero)", zero=np.int64(0))
+        return model("y = rankwise.Recv<dtype=1, shape=[5, 3]>(zero)", zero=np.int64(0))
 
-    expected = r"rank 1, Recv .* expected float32 \(5,\) of rank 0, got float32 \(2, 3\)"
+    expected = r"rank 1, Recv .* expected float32 \(5, 3\) of rank 0, got float32 \(2, 3\)"
     with pytest.raises(NodeError, match=expected):
         run(2, of_rank)
 

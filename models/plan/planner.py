@@ -15,6 +15,8 @@ from functools import cached_property
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from ..calls import check_recursion, inlined
+from ..dialects.recognition import is_foreign
+from ..dialects.translation import translated
 from ..errors import ModelError
 from ..graph import lowered
 from ..nodes import label, references, subgraphs
@@ -37,7 +39,7 @@ def communicates(model: ModelProto) -> bool:
 
 
 def _is_or_holds_ours(node: NodeProto) -> bool:
-    return is_ours(node) or _holds_ours(node)
+    return is_ours(node) or is_foreign(node) or _holds_ours(node)
 
 
 def _holds_ours(node: NodeProto) -> bool:
@@ -55,8 +57,12 @@ def build_plan(model: ModelProto) -> Plan:
 
 
 def _prepared(model: ModelProto) -> ModelProto:
-    """Inline functions that communicate; bring a newer opset down to what onnxruntime reads."""
+    """Inline functions that communicate; bring a newer opset down to what onnxruntime reads.
+
+    Other dialects are rewritten first.
+    """
     check_recursion(model)
+    model = translated(model)
     if any(_communicates_inside(function) for function in model.functions):
         model = inlined(model)
     return lowered(model)
@@ -177,6 +183,11 @@ class _Planner:
         read = {name for step in self.steps.values() for name in step.inputs if name}
         return read | set(self.outputs) | {state.local_output for state in self.states}
 
+    @cached_property
+    def _place(self) -> dict[int, int]:
+        """Where each node stands in the order."""
+        return {k: place for place, k in enumerate(self.order)}
+
     def _fragments(self) -> dict[int, Compute]:
         """Return the fragment of each level that has one.
 
@@ -200,7 +211,7 @@ class _Planner:
         return {level: self._fragment(nodes, given, level) for level, nodes in members.items()}
 
     def _fragment(self, nodes: set[int], given: set[str], level: int) -> Compute:
-        ordered = tuple(k for k in self.order if k in nodes)
+        ordered = tuple(sorted(nodes, key=self._place.__getitem__))
         made = {name for k in ordered for name in self.nodes[k].output}
         read = dict.fromkeys(name for k in ordered for name in self.reads[k])
         return Compute(
