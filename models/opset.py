@@ -6,8 +6,9 @@ and the runtime read the same table.
 
 Operands come first, then an int64 scalar `dest` or `source`, then any number of tokens (`after`):
 bool scalars that other communication nodes gave, and that order two nodes without data between
-them. Nodes also keep the order of the graph. None of them is a pure function, and none may be
-removed, doubled or reordered: their schemas are NonDeterministic.
+them. So does the attribute `order`, a number. Other nodes keep the order of the graph. None of
+them is a pure function, and none may be removed, doubled or reordered: their schemas are
+NonDeterministic.
 """
 
 from __future__ import annotations
@@ -125,6 +126,9 @@ COMMON = {
 """Which ranks take part, and how. `groups` lists the ranks of all groups one after another, each
 of group_size; axis_name is an axis of the mesh in metadata_props["rankwise.mesh"]; else all."""
 
+ANNOTATION = {"order": Kind.INT}
+"""The place of an effect among those of its graph: a larger one comes later."""
+
 
 def is_ours(node: NodeProto) -> bool:
     """Say whether a node is one of the operators of this domain."""
@@ -201,7 +205,7 @@ def result(
 
 
 def _declared(op: Op) -> dict[str, Any]:
-    return {**op.attributes, **COMMON}
+    return {**op.attributes, **COMMON, **(ANNOTATION if op.is_effect else {})}
 
 
 def register() -> None:

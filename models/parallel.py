@@ -17,7 +17,16 @@ import onnx
 from onnx import NodeProto
 from onnx.defs import OpSchema
 
-from .opset import COMMON, DOMAIN, TENSORS, VERSION, Kind, formal_attribute, with_defaults
+from .opset import (
+    ANNOTATION,
+    COMMON,
+    DOMAIN,
+    TENSORS,
+    VERSION,
+    Kind,
+    formal_attribute,
+    with_defaults,
+)
 
 PARALLEL_FOR = "ParallelFor"
 
@@ -28,6 +37,7 @@ _DECLARED = {
     "returns": "first",
     "dim": 0,
     **{name: value for name, value in COMMON.items() if name != "algorithm"},
+    **ANNOTATION,
 }
 
 

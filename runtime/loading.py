@@ -8,6 +8,8 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from ..models.dialects.annotations import is_annotated, lower_rank
+from ..models.dialects.translation import translated
 from ..models.errors import MeshError, ModelError
 from ..models.graph import MAX_IR, MAX_OPSET, mesh_of, opsets, read
 from ..models.manifest import Manifest
@@ -53,7 +55,8 @@ def load_rank(
     """Find or make the model of one rank of `size`; what is made is written to `scratch`.
 
     A model file without communication is sharded where there are several ranks, to `mesh` or else
-    tp = size. One with communication runs as it stands, and may be another one on each rank.
+    tp = size. One with communication runs as it stands, and may be another one on each rank. One
+    whose nodes have device configurations is run as these say, where no mesh is asked for.
 
     Raises ModelError, MeshError, NothingToShard.
     """
@@ -65,7 +68,9 @@ def load_rank(
             f"the mesh {wanted} is of {_ranks(wanted.size)}, but there "
             f"{'is' if size == 1 else 'are'} {size}; start {wanted.size} or name another mesh"
         )
-    loaded = _open(source)
+    loaded = _open(source, size)
+    if size > 1 and wanted is None and is_annotated(loaded.model):
+        return replace(_open(lower_rank(source, rank, size, scratch), size), mesh=Mesh(tp=size))
     if size == 1 or communicates(loaded.model):
         _check_place(loaded, rank, size)
         return replace(loaded, mesh=loaded.mesh or wanted)
@@ -88,7 +93,7 @@ def _load_directory(
         )
     if wanted is not None and wanted != made:
         raise MeshError(f"{directory} is sharded to the mesh {made}, not {wanted}; leave it out")
-    loaded = _open(path)
+    loaded = _open(path, size)
     _check_place(loaded, rank, size)
     return loaded
 
@@ -97,8 +102,9 @@ def _ranks(count: int) -> str:
     return f"{count} rank" + ("s" if count != 1 else "")
 
 
-def _open(source: str | Path | bytes) -> Loaded:
+def _open(source: str | Path | bytes, size: int | None = None) -> Loaded:
     model, folder = read(source)
+    model = translated(model, size)
     initializers(model.graph, folder)  # raises for external data that is missing or truncated
     # What does not communicate is made for any number of ranks, whatever it was written for.
     mesh = mesh_of(model) if communicates(model) else None

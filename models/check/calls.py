@@ -10,8 +10,9 @@ from .events import Event, Shared, Value
 from .findings import Finding
 from .values import UNKNOWN, Dims, Tensor, dtype_name, may_equal
 
-PLACE = ("groups", "group_size", "axis_name", "dtype")
-"""Attributes that need not be the same: groups are compared as ranks, dtype with what comes."""
+PLACE = ("groups", "group_size", "axis_name", "dtype", "order")
+"""Attributes that need not be the same: groups are compared as ranks, dtype with what comes, and a
+rank numbers what it has."""
 
 
 def compared(events: Sequence[Event]) -> Finding | None:

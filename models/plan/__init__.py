@@ -16,6 +16,7 @@ from .instructions import (
     Plan,
     Repeat,
     Scan,
+    outline,
 )
 from .planner import build_plan, communicates
 
@@ -31,4 +32,5 @@ __all__ = [
     "Scan",
     "build_plan",
     "communicates",
+    "outline",
 ]

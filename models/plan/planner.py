@@ -14,6 +14,8 @@ from functools import cached_property
 
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, inliner
 
+from ..dialects.recognition import is_foreign
+from ..dialects.translation import translated
 from ..errors import ModelError
 from ..graph import lowered
 from ..nodes import label, references, subgraphs
@@ -36,7 +38,7 @@ def communicates(model: ModelProto) -> bool:
 
 
 def _is_or_holds_ours(node: NodeProto) -> bool:
-    return is_ours(node) or _holds_ours(node)
+    return is_ours(node) or is_foreign(node) or _holds_ours(node)
 
 
 def _holds_ours(node: NodeProto) -> bool:
@@ -54,7 +56,11 @@ def build_plan(model: ModelProto) -> Plan:
 
 
 def _prepared(model: ModelProto) -> ModelProto:
-    """Inline functions that communicate; bring a newer opset down to what onnxruntime reads."""
+    """Inline functions that communicate; bring a newer opset down to what onnxruntime reads.
+
+    Other dialects are rewritten first.
+    """
+    model = translated(model)
     if any(_communicates_inside(function) for function in model.functions):
         model = inliner.inline_local_functions(model)
     return lowered(model)

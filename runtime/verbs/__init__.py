@@ -1,6 +1,6 @@
 """The verbs of the command line, a module for each."""
 
-from . import bench, check, doctor, inspect, run, schedule, shard
+from . import bench, check, convert, doctor, inspect, order, run, schedule, shard
 
 VERBS = {
     "inspect": inspect.VERB,
@@ -8,6 +8,8 @@ VERBS = {
     "run": run.VERB,
     "check": check.VERB,
     "schedule": schedule.VERB,
+    "convert": convert.VERB,
+    "order": order.VERB,
     "bench": bench.VERB,
     "doctor": doctor.VERB,
 }
