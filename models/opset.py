@@ -6,8 +6,9 @@ and the runtime read the same table.
 
 Operands come first, then an int64 scalar `dest` or `source`, then any number of tokens (`after`):
 bool scalars that other communication nodes gave, and that order two nodes without data between
-them. So does the attribute `order`, a number. Other nodes keep the order of the graph. None of them is a pure function, and none may be
-removed, doubled or reordered: their schemas are NonDeterministic.
+them. So does the attribute `order`, a number. Nodes that state neither keep the order of the file.
+None of them is a pure function, and none may be removed, doubled or reordered: their schemas are
+NonDeterministic.
 """
 
 from __future__ import annotations
