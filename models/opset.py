@@ -126,8 +126,9 @@ COMMON = {
 """Which ranks take part, and how. `groups` lists the ranks of all groups one after another, each
 of group_size; axis_name is an axis of the mesh in metadata_props["rankwise.mesh"]; else all."""
 
-ANNOTATION = {"order": Kind.INT}
-"""The place of an effect among those of its graph: a larger one comes later."""
+ANNOTATION = {"order": Kind.INT, "effects": Kind.INT}
+"""The place of an effect among those of its graph: a larger one comes later; and how many there
+are, which is checked where it is given."""
 
 
 def is_ours(node: NodeProto) -> bool:

@@ -4,6 +4,7 @@ instructions  what there is to do, and plans made of it
 planner       the plan of a model
 control       the instructions of nodes that hold bodies
 bodies        bodies as models of their own
+seal          what tells whether a file still has the communication that it was made with
 """
 
 from .instructions import (
@@ -17,7 +18,7 @@ from .instructions import (
     Repeat,
     Scan,
 )
-from .planner import build_plan, communicates
+from .planner import build_plan, communicates, sealed
 
 __all__ = [
     "Branch",
@@ -31,4 +32,5 @@ __all__ = [
     "Scan",
     "build_plan",
     "communicates",
+    "sealed",
 ]
