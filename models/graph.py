@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 from onnx import (
+    GraphProto,
     ModelProto,
     NodeProto,
     TensorProto,
@@ -23,6 +24,7 @@ from onnx import (
     version_converter,
 )
 
+from .bodies import bodies, every, unfolded, with_bodies
 from .embedding import apart
 from .errors import ModelError
 from .mesh import Mesh
@@ -106,19 +108,35 @@ def load(source: str | Path | bytes | ModelProto) -> Graph:
         metadata={entry.key: entry.value for entry in model.metadata_props},
     )
     fed = tuple(value for value in graph.input if value.name not in bare.weights)
-    return with_nodes(replace(bare, inputs=fed), graph.node)
+    outside = (value.name for value in (*fed, *graph.output))
+    nodes = unfolded(graph.node, outside, bare.weights, folder)
+    return with_nodes(replace(bare, inputs=fed), nodes)
 
 
 def with_nodes(graph: Graph, nodes: Iterable[NodeProto]) -> Graph:
     """Return a graph with other nodes: put in order, and their constants among its weights."""
     weights = dict(graph.weights)
-    listed = list(_without_constants(nodes, weights))
-    listed = list(apart(listed, graph.opsets.get("", 1), weights))
-    listed = _clone_small_weights([listed[k] for k in stable_order(listed)], weights)
+    listed = _clone_small_weights(_listed(nodes, graph.opsets.get("", 1), weights), weights)
     used = {name for node in listed for name in references(node)}
     used |= {value.name for value in graph.outputs}
     kept = {name: weight for name, weight in weights.items() if name in used}
     return replace(graph, nodes=tuple(listed), weights=kept)
+
+
+def _listed(
+    nodes: Iterable[NodeProto],
+    opset: int,
+    weights: dict[str, Weight],
+    given: Set[str] = frozenset(),
+) -> list[NodeProto]:
+    """Return nodes in order; constants, but those that a body gives out, go to the weights."""
+
+    def inside(body: GraphProto) -> list[NodeProto]:
+        return _listed(body.node, opset, weights, {value.name for value in body.output})
+
+    kept = apart(_without_constants(nodes, weights, given), opset, weights)
+    listed = [with_bodies(node, inside) for node in kept]
+    return [listed[k] for k in stable_order(listed)]
 
 
 def opsets(model: ModelProto) -> dict[str, int]:
@@ -153,11 +171,12 @@ def lowered(model: ModelProto) -> ModelProto:
 
 
 def _without_constants(
-    nodes: Iterable[NodeProto], weights: dict[str, Weight]
+    nodes: Iterable[NodeProto], weights: dict[str, Weight], given: Set[str]
 ) -> Iterator[NodeProto]:
-    """Turn Constant nodes into weights, and yield the others."""
+    """Turn Constant nodes into weights, and yield the others and those of what is `given`."""
     for node in nodes:
-        tensor = _constant(node) if node.op_type == "Constant" and not node.domain else None
+        is_constant = node.op_type == "Constant" and not node.domain
+        tensor = _constant(node) if is_constant and node.output[0] not in given else None
         if tensor is None:
             yield node
         else:
@@ -183,7 +202,7 @@ def _constant(node: NodeProto) -> TensorProto | None:
 
 
 def _clone_small_weights(nodes: list[NodeProto], weights: dict[str, Weight]) -> list[NodeProto]:
-    uses = Counter(name for node in nodes for name in references(node))
+    uses = Counter(name for node in every(nodes) for name in _reads(node))
     small = {
         name
         for name, weight in weights.items()
@@ -192,7 +211,12 @@ def _clone_small_weights(nodes: list[NodeProto], weights: dict[str, Weight]) -> 
     return [_with_own_copies(node, small, weights) for node in nodes]
 
 
+def _reads(node: NodeProto) -> Iterable[str]:
+    return node.input if bodies(node) else references(node)
+
+
 def _with_own_copies(node: NodeProto, small: set[str], weights: dict[str, Weight]) -> NodeProto:
+    node = with_bodies(node, lambda b: [_with_own_copies(n, small, weights) for n in b.node])
     if not small.intersection(node.input):
         return node
     changed = NodeProto()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from . import contrib
+from .bodies import bodies
+from .body_shapes import OPEN, infer_bodies
 from .graph import Graph
 from .nodes import RANDOM, subgraphs
 
@@ -39,8 +41,12 @@ ALIKE = {
     "GroupNormalization": "Identity",
     "LessOrEqual": "Less",
     "MeanVarianceNormalization": "Identity",
+    "PRelu": "Mul",
 }
-"""Operators whose schemas may say nothing of shapes, and others that give the same."""
+"""Operators whose schemas may say nothing of shapes, and others that give the same.
+
+Slopes of PRelu may have more dims than what they scale: onnxruntime takes them, ONNX does not.
+"""
 
 IMPLIED = {"STFT": {"onesided": 1}}
 """Attributes that schemas take for 0 where they are absent, though their default is another."""
@@ -75,7 +81,10 @@ def dims(value: ValueInfoProto) -> list[int | str]:
 
 
 def infer(graph: Graph, sizes: Mapping[str, int]) -> Shapes:
-    """Return the types, shapes and small values of all tensors, symbolic dims having `sizes`."""
+    """Return the types, shapes and small values of all tensors, symbolic dims having `sizes`.
+
+    OPEN among them is the size of dims that depend on how control flows.
+    """
     found = Shapes()
     for value in (*graph.value_info, *graph.inputs):
         _take(found, value.name, _resolved(value, sizes))
@@ -84,9 +93,25 @@ def infer(graph: Graph, sizes: Mapping[str, int]) -> Shapes:
         if weight.count <= VALUE_ELEMENTS:
             found.values[name] = weight.read()
     opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
-    for node in graph.nodes:
-        _infer_node(node, graph, opsets, found)
+    _infer_nodes(graph.nodes, graph, opsets, sizes.get(OPEN, 1), found)
     return found
+
+
+def _infer_nodes(
+    nodes: Iterable[NodeProto],
+    graph: Graph,
+    opsets: list[onnx.OperatorSetIdProto],
+    unknown: int,
+    found: Shapes,
+) -> None:
+    def run(inner: Iterable[NodeProto]) -> None:
+        _infer_nodes(inner, graph, opsets, unknown, found)
+
+    for node in nodes:
+        if bodies(node):
+            infer_bodies(node, found, unknown, run)
+        else:
+            _infer_node(node, graph, opsets, found)
 
 
 def _resolved(value: ValueInfoProto, sizes: Mapping[str, int]) -> TypeProto:
@@ -126,7 +151,7 @@ def _infer_node(
     try:
         schema = defs.get_schema(node.op_type, graph.opsets.get(node.domain, 1), node.domain)
         asked = _spelled_out(node)
-        if not schema.has_type_and_shape_inference_function and node.op_type in ALIKE:
+        if node.op_type in ALIKE:
             schema = defs.get_schema(ALIKE[node.op_type], graph.opsets.get("", 1))
             asked = helper.make_node(schema.name, node.input[: schema.max_input], node.output)
         types = {name: _type(found, name) for name in known}

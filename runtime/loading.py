@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from ..models.dialects.annotations import is_annotated, lower_rank
 from ..models.dialects.translation import translated
 from ..models.errors import MeshError, ModelError
 from ..models.graph import MAX_IR, MAX_OPSET, mesh_of, opsets, read
@@ -55,7 +56,8 @@ def load_rank(
     """Find or make the model of one rank of `size`; what is made is written to `scratch`.
 
     A model file without communication is sharded where there are several ranks, to `mesh` or else
-    tp = size. One with communication runs as it stands, and may be another one on each rank.
+    tp = size. One with communication runs as it stands, and may be another one on each rank. One
+    whose nodes have device configurations is run as these say, where no mesh is asked for.
 
     Raises ModelError, MeshError, NothingToShard.
     """
@@ -68,6 +70,8 @@ def load_rank(
             f"{'is' if size == 1 else 'are'} {size}; start {wanted.size} or name another mesh"
         )
     loaded = _open(source, size)
+    if size > 1 and wanted is None and is_annotated(loaded.model):
+        return replace(_open(lower_rank(source, rank, size, scratch), size), mesh=Mesh(tp=size))
     if size == 1 or communicates(loaded.model):
         _check_place(loaded, rank, size)
         return replace(loaded, mesh=loaded.mesh or wanted)

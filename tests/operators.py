@@ -116,9 +116,7 @@ OPERATORS: dict[str, Operator] = {
         [4, 5, 6], s=scales(6), z=bytes_(6),
     ),
     "QuantizeLinear of a whole": operator(
-        """(float[4,6] x) => (int8[4,6] y) { y = QuantizeLinear (x, s) \n }""".replace(
-            "int8", "uint8"
-        ),
+        "(float[4,6] x) => (uint8[4,6] y) { y = QuantizeLinear (x, s) }",
         [4, 6], 13, s=np.float32(0.02),
     ),
     "DequantizeLinear in blocks": operator(
@@ -142,15 +140,15 @@ OPERATORS: dict[str, Operator] = {
     ),
     "MatMulInteger": operator(
         """(uint8[4,5,8] a) => (int32[4,5,7] y) { y = MatMulInteger (a, b, za, zb) }""",
-        [4, 5, 7, 8], b=bytes_(8, 7), za=np.uint8(90), zb=bytes_(7),
+        [4, 5, 7, 8], b=bytes_(8, 7, high=3), za=np.uint8(50), zb=bytes_(7, high=3),
     ),
     "ConvInteger": operator(
         """(uint8[4,6,5,5] x) => (int32[4,7,3,3] y) { y = ConvInteger (x, w, zx) }""",
-        [4, 6, 7], w=bytes_(7, 6, 3, 3), zx=np.uint8(90),
+        [4, 6, 7], w=bytes_(7, 6, 3, 3, high=3), zx=np.uint8(50),
     ),
     "ConvInteger in groups": operator(
         """(uint8[4,6,5,5] x) => (int32[4,15,3,3] y) { y = ConvInteger <group=3> (x, w) }""",
-        [2, 3, 4, 5], w=bytes_(15, 2, 3, 3),
+        [2, 3, 4, 5], w=bytes_(15, 2, 3, 3, high=2),
     ),
     "QLinearConv": operator(
         """(uint8[4,6,5,5] x) => (uint8[4,7,3,3] y) {
@@ -316,13 +314,14 @@ OPERATORS: dict[str, Operator] = {
     "RoiAlign": operator(
         """(float[4,6,15,17] x, float[5,4] r, int64[5] b) => (float[5,6,2,2] y) {
           y = RoiAlign <output_height=2, output_width=2> (x, r, b) }""",
-        [5, 6], 16, fed_r=np.array([[0, 0, 9, 9], [1, 2, 7, 5], [3, 3, 8, 14], [2, 0, 5, 5],
-        [4, 4, 9, 9]], np.float32), fed_b=np.array([0, 3, 1, 2, 2]),
+        [5, 6], 16, fed_r=np.array([[0, 0, 9.3, 9.3], [1, 2, 7.3, 5.3], [3, 3, 8.3, 14.3],
+        [2, 0, 5.3, 5.3], [4, 4, 9.3, 9.3]], np.float32), fed_b=np.array([0, 3, 1, 2, 2]),
     ),
     "MaxRoiPool": operator(
         """(float[4,6,15,17] x, float[3,5] r) => (float[3,6,2,2] y) {
           y = MaxRoiPool <pooled_shape=[2,2]> (x, r) }""",
-        [3, 6], fed_r=np.array([[0, 0, 0, 9, 9], [3, 1, 2, 7, 5], [1, 3, 3, 8, 14]], np.float32),
+        [3, 6], fed_r=np.array([[0, 0, 0, 9, 9], [3, 1, 2, 7, 5], [1, 3, 3, 8, 14]], "f4")
+        + np.float32(0.3),
     ),
     "Col2Im": operator(
         """(float[4,12,8] x) => (float[4,3,2,9] y) { y = Col2Im (x, i, b) }""",

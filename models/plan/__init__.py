@@ -17,6 +17,7 @@ from .instructions import (
     Plan,
     Repeat,
     Scan,
+    outline,
 )
 from .planner import build_plan, communicates, sealed
 
@@ -32,5 +33,6 @@ __all__ = [
     "Scan",
     "build_plan",
     "communicates",
+    "outline",
     "sealed",
 ]

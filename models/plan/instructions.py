@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from onnx import ModelProto
+
+from ..opset import OPS
 
 PEER_TO_PEER = frozenset({"Send", "Recv", "Rank", "Size"})
 """Operators that a rank may do alone; all others take every rank of their group."""
@@ -30,8 +32,20 @@ class Compute:
     """what others read of theirs"""
 
 
+class _Labelled:
+    """What has an operator and a name."""
+
+    op: str
+    node_name: str
+
+    @property
+    def label(self) -> str:
+        """Its operator and name, for a message."""
+        return f"{self.op} {self.node_name!r}"
+
+
 @dataclass(frozen=True)
-class Communicate:
+class Communicate(_Labelled):
     """One communication node."""
 
     op: str
@@ -44,10 +58,10 @@ class Communicate:
 
 
 @dataclass(frozen=True)
-class Branch:
+class Branch(_Labelled):
     """An If whose branches communicate."""
 
-    op: ClassVar[str] = "If"
+    op: str = field(default="If", init=False)
 
     node_name: str
     inputs: tuple[str, ...]
@@ -62,10 +76,10 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class Repeat:
+class Repeat(_Labelled):
     """A Loop whose body communicates."""
 
-    op: ClassVar[str] = "Loop"
+    op: str = field(default="Loop", init=False)
 
     node_name: str
     inputs: tuple[str, ...]
@@ -86,10 +100,10 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class Scan:
+class Scan(_Labelled):
     """A Scan whose body communicates."""
 
-    op: ClassVar[str] = "Scan"
+    op: str = field(default="Scan", init=False)
 
     node_name: str
     inputs: tuple[str, ...]
@@ -115,10 +129,10 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class ParallelFor:
+class ParallelFor(_Labelled):
     """A body for each id below a count, the ids dealt to the ranks of a group."""
 
-    op: ClassVar[str] = "ParallelFor"
+    op: str = field(default="ParallelFor", init=False)
 
     node_name: str
     inputs: tuple[str, ...]
@@ -161,17 +175,26 @@ class Plan:
     @property
     def communications(self) -> tuple[Communicate, ...]:
         """The communication nodes, those in bodies among them."""
-        return tuple(_communications(self))
+        return tuple(step for step in every_step(self) if isinstance(step, Communicate))
 
-    @cached_property
-    def is_collective(self) -> bool:
-        """Whether something in it takes all ranks of a group, so that none may be there alone."""
-        return any(
-            (isinstance(step, Communicate) and step.op not in PEER_TO_PEER)
-            or isinstance(step, ParallelFor)
-            or any(body.is_collective for body in bodies_of(step))
-            for step in self.instructions
+    @property
+    def collectives(self) -> tuple[Communicate | ParallelFor, ...]:
+        """What takes all ranks of a group, in bodies too, so that none may be there alone."""
+        return tuple(
+            step
+            for step in every_step(self)
+            if isinstance(step, ParallelFor)
+            or (isinstance(step, Communicate) and step.op not in PEER_TO_PEER)
         )
+
+    @property
+    def is_collective(self) -> bool:
+        return bool(self.collectives)
+
+    @property
+    def is_effect(self) -> bool:
+        """Whether something in it sends, receives, or waits for others."""
+        return self.is_collective or any(OPS[s.op].is_effect for s in self.communications)
 
     def without_weights(self) -> Plan:
         """Return the plan without its models: what remains to be held while it runs."""
@@ -204,12 +227,22 @@ def bodies_of(step: Instruction) -> tuple[Plan, ...]:
     return () if isinstance(step, Compute | Communicate) else step.bodies
 
 
-def _communications(plan: Plan) -> Iterator[Communicate]:
+def every_step(plan: Plan) -> Iterator[Instruction]:
+    """Yield the instructions of a plan, each followed by those of its bodies."""
     for step in plan.instructions:
-        if isinstance(step, Communicate):
-            yield step
+        yield step
         for body in bodies_of(step):
-            yield from _communications(body)
+            yield from every_step(body)
+
+
+def outline(plan: Plan) -> str:
+    """Return the control flow of a plan as text, with the collectives in it; "" for none."""
+    return " ".join(_outlined(step) for step in every_step(plan) if isinstance(step, Control))
+
+
+def _outlined(step: Control) -> str:
+    bodies = [[(part.op, part.attributes) for part in body.collectives] for body in step.bodies]
+    return f"{step.op} {bodies}"
 
 
 def _without_weights(step: Instruction) -> Instruction:

@@ -56,9 +56,8 @@ PARAMETERS: dict[str, Callable[[Draft, Value], Any]] = {
 }
 """What is given by name. What is required is always given, the rest half of the time."""
 
-PLAIN = {"BitShift", "Div", "Mod", "PRelu"}
-"""Operators whose second input is a vector: of integers that are not 0, or of slopes, which
-onnxruntime takes in more dims than ONNX lets it have."""
+PLAIN = {"BitShift", "Div", "Mod"}
+"""Operators whose second input is a vector of integers that are not 0."""
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from ..layout import bounds
+from ...placing.placement import bounds
 from ..rewrite import Call, Local, full
 from ..site import Site, Tensor, fixed, int64
 
