@@ -10,20 +10,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto, helper
 
 from ..models.errors import ModelError
 from ..models.graph import MAX_IR, opsets
 from ..models.nodes import references
-from ..models.opset import DOMAIN, OPS, result, tensor_type
-from ..models.plan import Communicate, Compute, Plan
-from .arrays import EXTENDED, Array, as_array, as_ortvalue
+from ..models.opset import DOMAIN
+from ..models.plan import Compute, Plan
+from .arrays import EXTENDED, as_array, as_ortvalue
 
 Types = dict[str, TypeProto]
+
+SLICE_KEEPS_NAMES = 10
+"""The opset in which a slice is told to be as long as what it is cut from, if that has a name; it
+then gets the memory of something longer."""
 
 FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -56,53 +59,7 @@ class Fragment:
         return [as_array(value) for value in made]
 
 
-def build(
-    plan: Plan,
-    constants: Mapping[str, Array],
-    folder: Path | None,
-    options: onnxruntime.SessionOptions,
-    providers: Sequence[Any],
-) -> tuple[list[Fragment | None], Types]:
-    """Make the session of each instruction, None for communication; return them and all types.
-
-    Raises ModelError where onnxruntime refuses a fragment.
-    """
-    if folder is not None:
-        options.add_session_config_entry(FOLDER, str(folder))
-    types = {value.name: value.type for value in plan.model.graph.input}
-    for name, array in constants.items():
-        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-        types[name] = helper.make_tensor_type_proto(kind, array.shape)
-    declared = {value.name: value.type for value in plan.model.graph.value_info}
-    fragments: list[Fragment | None] = []
-    for step in plan.instructions:
-        if isinstance(step, Communicate):
-            types |= _result_types(step, types)
-            fragments.append(None)
-        else:
-            fragments.append(_fragment(plan, step, types, options, providers))
-        for name in declared.keys() & step.outputs:
-            if not types[name].tensor_type.HasField("shape"):
-                types[name] = declared[name]
-    return fragments, types
-
-
-def _result_types(step: Communicate, types: Types) -> Types:
-    op = OPS[step.op]
-    made = [helper.make_tensor_type_proto(TensorProto.BOOL, [])] * 2
-    if op.gives == "scalar":
-        made = [helper.make_tensor_type_proto(TensorProto.INT64, [])]
-    elif op.gives == "Y":
-        operand = types.get(step.inputs[0]) if op.operand != "none" else None
-        try:
-            kind, shape = result(step.op, step.attributes, *tensor_type(operand))
-        except ValueError as error:
-            raise ModelError(f"{step.node_name}: {error}") from None
-        made[0] = helper.make_tensor_type_proto(kind, shape)
-    return dict(zip(step.outputs, made, strict=False))
-
-
-def _fragment(
+def fragment(
     plan: Plan,
     step: Compute,
     types: Types,
@@ -136,6 +93,8 @@ def _model(plan: Plan, step: Compute, types: Types) -> ModelProto:
     )
     versions = dict.fromkeys((n.domain for n in nodes), 1) | opsets(source)
     versions.pop(DOMAIN, None)
+    if versions[""] == SLICE_KEEPS_NAMES and any(node.op_type == "Slice" for node in nodes):
+        _forget_names(graph)
     return helper.make_model(
         graph,
         ir_version=min(source.ir_version, MAX_IR),
@@ -145,6 +104,13 @@ def _model(plan: Plan, step: Compute, types: Types) -> ModelProto:
         ],
         functions=list(source.functions),
     )
+
+
+def _forget_names(graph: GraphProto) -> None:
+    """Leave all dims open that have a name."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            dim.ClearField("dim_param")
 
 
 def open_session(

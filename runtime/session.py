@@ -12,18 +12,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime
-from onnx import TypeProto, ValueInfoProto, numpy_helper
+from onnx import TypeProto, ValueInfoProto
 
 from ..collectives import Communicator
 from ..models.mesh import Mesh
-from ..models.plan import Compute, build_plan
+from ..models.plan import Compute, Plan, build_plan, outline
 from ..models.states import states_of
 from . import kernels
-from .agreement import together
+from .agreement import gathered, together
 from .execute import Program
-from .fragment import Fragment, build, open_session
+from .flow import Types
+from .fragment import Fragment, open_session
 from .groups import Groups
-from .loading import Loaded, load_rank
+from .loading import Functions, Loaded, load_rank, settled
+from .prepare import Setting, prepare
+from .proof import prove
 from .signature import Value, check_feeds, fits, signature
 from .threads import fair_share, with_threads
 from .trace import Trace
@@ -51,6 +54,7 @@ class InferenceSession:
         *,
         comm: Communicator | MPI.Comm | None = None,
         mesh: str | Mapping[str, int] | Mesh | None = None,
+        functions: Functions = "native",
     ) -> None:
         """Load this rank's part; collective.
 
@@ -60,6 +64,10 @@ class InferenceSession:
         with, and lets go of the file; "session.disable_prepacking" keeps them mapped, which saves
         memory where ranks read the same file, and 5 % of the time for one row; for a few rows it
         more than doubles the time.
+
+        `functions` says how calls of functions run that `rankwise lower` has made of collectives:
+        "native", as the operators that they were, by the algorithm that they spell out, or
+        "literal", by Send and Recv as they are written.
 
         Raises ModelError, MeshError, NothingToShard: on every rank, if on one.
         """
@@ -83,9 +91,16 @@ class InferenceSession:
                     path_or_bytes, mesh, self._comm.rank, self._comm.size, Path(scratch)
                 ),
             )
+            loaded = together(
+                self._comm, lambda: settled(loaded, functions, self._comm.rank, self._comm.size)
+            )
+            plan = together(self._comm, lambda: build_plan(loaded.model))
+            # Before there are groups: ranks that do not agree on one would wait for ever.
+            prove(self._comm, plan, loaded)
             self._groups = Groups(self._comm, loaded.mesh)
+            alike = len(set(gathered(self._comm, outline(plan)))) == 1
             self._program: Program | None = together(
-                self._comm, lambda: self._prepare(loaded, options, given)
+                self._comm, lambda: self._prepare(loaded, plan, alike, options, given)
             )
             self.weight_bytes: int = loaded.weight_bytes
             """bytes of the initializers that this rank holds"""
@@ -97,32 +112,31 @@ class InferenceSession:
         self.load_seconds: float = time.perf_counter() - start
 
     def _prepare(
-        self, loaded: Loaded, options: onnxruntime.SessionOptions, providers: Sequence[Any]
+        self,
+        loaded: Loaded,
+        plan: Plan,
+        is_alike: bool,
+        options: onnxruntime.SessionOptions,
+        providers: Sequence[Any],
     ) -> Program:
-        plan = build_plan(loaded.model)
         graph = plan.model.graph
-        folder = str(loaded.folder or "")
-        constants = {
-            tensor.name: numpy_helper.to_array(tensor, folder)
-            for tensor in graph.initializer
-            if tensor.name in plan.constants
-        }
-        for step in plan.communications:
-            self._groups.of(step)
         match plan.instructions:
             case (Compute() as all_nodes,) if loaded.is_plain:
                 session = open_session(loaded.source, options, providers)
                 # It wants all of its inputs, those that no node reads among them.
                 whole = replace(all_nodes, inputs=plan.inputs)
-                fragments: list[Fragment | None] = [Fragment.of(session, whole)]
-                types = dict[str, TypeProto]()
+                program = Program(
+                    plan.without_weights(), [Fragment.of(session, whole)], {}, self._groups
+                )
+                types = Types()
             case _:
-                fragments, types = build(plan, constants, loaded.folder, options, providers)
+                setting = Setting(loaded.folder, options, providers, self._groups, is_alike)
+                program, types = prepare(plan, setting)
         self._inputs = signature([v for v in graph.input if v.name in plan.inputs], types)
         self._outputs = signature(graph.output, types)
         self._states = states_of(plan.model)
         self._local_inputs = self._local_signature(types)
-        return Program(plan.without_weights(), fragments, constants, self._groups)
+        return program
 
     def _local_signature(self, types: Mapping[str, TypeProto]) -> list[Value]:
         """Describe what run_local is fed: of each state, this rank's part."""

@@ -21,7 +21,8 @@ COMBINE = {"sum": np.add, "max": np.maximum, "min": np.minimum, "prod": np.multi
 
 def load(directory: Path) -> list[onnx.ModelProto]:
     """Load the models of a sharded directory, in rank order."""
-    return [onnx.load(path) for path in sorted(directory.glob("rank*.onnx"))]
+    paths = directory.glob("rank*.onnx")
+    return [onnx.load(path) for path in sorted(paths, key=lambda path: int(path.stem[4:]))]
 
 
 def run(models: Sequence[onnx.ModelProto], feeds: Mapping[str, Any]) -> list[list[Any]]:
@@ -57,7 +58,12 @@ def _compute(model: onnx.ModelProto, node: onnx.NodeProto, values: Values) -> No
 
 def _communicate(nodes: Sequence[onnx.NodeProto], ranks: Sequence[Values]) -> None:
     given = [values[node.input[0]] for node, values in zip(nodes, ranks, strict=True)]
-    options = {entry.name: helper.get_attribute_value(entry) for entry in nodes[0].attribute}
+    assert len({part.dtype for part in given}) == 1
+    options, *others = (
+        {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+        for node in nodes
+    )
+    assert all(other == options for other in others)
     if nodes[0].op_type == "AllReduce":
         assert len({part.shape for part in given}) == 1  # numpy would broadcast
         combine = COMBINE[options.get("op", b"sum").decode()]

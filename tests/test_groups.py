@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from rankwise.models.errors import ModelError
+from rankwise.models.groups import members
 from rankwise.models.mesh import Mesh
-from rankwise.runtime.groups import members
 
 MESH = Mesh(pp=2, dp=1, tp=3)
 

@@ -28,7 +28,7 @@ from ..placing.node import compute, outputs
 from ..placing.placement import Placement, Shape
 from ..placing.rank_graph import RankGraph
 from ..placing.resharding import route
-from ..shapes import VALUE_ELEMENTS, Shapes, infer_node
+from ..shapes import VALUE_ELEMENTS, Shapes, infer_nodes
 from ..sharding.analysis import LARGE, SMALL, Measured, tie
 from ..sharding.site import Site, Tensor
 from ..weights import Weight
@@ -323,7 +323,7 @@ def _follow(node: NodeProto, graph: Graph, found: Shapes) -> None:
     """Note the types and shapes of what a node makes, its value where it is a constant."""
     tensor = constant(node)
     if tensor is None:
-        infer_node(node, graph, found)
+        infer_nodes([node], graph, found)
     else:
         found.types[node.output[0]] = tensor.data_type
         found.shapes[node.output[0]] = tuple(tensor.dims)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from onnx import numpy_helper
 
 from .draft import Draft, Node
 from .schemas import near
@@ -126,8 +127,9 @@ def expand(d: Draft, x: Value) -> Node:
 
 
 def constant_of_shape(d: Draft, x: Value) -> Node | None:
-    vectors = _vectors(d)
-    return Node("ConstantOfShape", [d.one(vectors).name]) if vectors else None
+    """A constant of 0, which is the default, would say nothing."""
+    vectors, value = _vectors(d), numpy_helper.from_array(np.array([0.7], np.float32))
+    return Node("ConstantOfShape", [d.one(vectors).name], {"value": value}) if vectors else None
 
 
 def slice_(d: Draft, x: Value) -> Node | None:

@@ -10,6 +10,7 @@ from ...contrib import DOMAIN, IN_AI_ONNX
 from . import (
     arithmetic,
     attention,
+    control,
     convolution,
     image,
     indexing,
@@ -100,6 +101,10 @@ RULES: dict[str, Rule] = {
     **_each("Scatter ScatterElements", Rule(indexing.scatter_elements)),
     "ScatterND": Rule(indexing.scatter_nd),
     "TensorScatter": Rule(indexing.tensor_scatter),
+    # bodies
+    "If": Rule(control.branch),
+    "Loop": Rule(control.loop),
+    "Scan": Rule(control.scan),
     # structure
     "Concat": Rule(structure.concat),
     **_each("Constant ConstantOfShape Range", Rule(structure.made)),
