@@ -116,6 +116,8 @@ def _load_directory(
     path = directory / manifest.ranks[min(rank, manifest.world_size - 1)].model
     if manifest.representation == "spmd":
         return load_rank(path, wanted, rank, size, scratch)
+    if manifest.representation == "annotated":
+        return load_rank(path, None, rank, size, scratch)
     made = Mesh.parse(manifest.mesh)
     if made.size != size:
         raise MeshError(

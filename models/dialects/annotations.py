@@ -18,7 +18,7 @@ from ..graph import Graph, load, read
 from ..nodes import label, subgraphs
 from ..placing.file import write
 from ..placing.lower import Intent, lower
-from ..placing.placement import Placement, sizes_of
+from ..placing.placement import Placement
 from ..sharding.analysis import Measured, measure
 from ..sharding.partition import Part
 from .annotation_specs import read_spec
@@ -174,8 +174,8 @@ def _check_placement(
     for dim, each in placement.dims.items():
         if shape[dim] == other[dim] and shape[dim] > 0:
             each.sizes(shape[dim])
-    known = tuple(size if size == o else None for size, o in zip(shape, other, strict=True))
-    placement.held(sizes_of(known, placement))
+    pairs = enumerate(zip(shape, other, strict=True))
+    placement.held([a if a == b else placement.extent(dim) or 1 for dim, (a, b) in pairs])
 
 
 def _of_stages(model: ModelProto) -> Iterator[str]:

@@ -27,7 +27,6 @@ from ..placing.moving import move
 from ..placing.node import compute, outputs
 from ..placing.placement import Placement, Shape
 from ..placing.rank_graph import RankGraph
-from ..placing.resharding import route
 from ..shapes import VALUE_ELEMENTS, Shapes, infer_nodes
 from ..sharding.analysis import LARGE, SMALL, Measured, tie
 from ..sharding.site import Site, Tensor
@@ -177,13 +176,7 @@ class _Lowering:
     def _moved(self, tensor: Tensor, name: str, before: Placement, after: Placement) -> str:
         rank = max([tensor.rank, *(1 + dim for p in (before, after) for dim in p.dims)])
         shape: Shape = shape_of(tensor) if tensor.has_shape else (None,) * rank
-        try:
-            found = route(shape, before, after)
-        except PlacementError:
-            whole = Placement.everywhere(sorted({*before.members, *after.members}))
-            name = move(self.out, name, route(shape, before, whole), tensor.data_type) or ""
-            found = route(shape, whole, after)
-        return move(self.out, name, found, tensor.data_type) or ""
+        return move(self.out, name, shape, before, after, tensor.data_type)
 
     def _specs(self, node: NodeProto, side: str, names: Sequence[str]) -> list[_Parts]:
         """Read the specs of the inputs or outputs that are there."""
