@@ -8,7 +8,7 @@ from onnx import ModelProto, ShardingSpecProto
 
 from rankwise.models.dialects.annotation_specs import read_spec, write_spec
 from rankwise.models.graph import load
-from rankwise.models.placing.cuts import Wish, choose
+from rankwise.models.placing.choosing import Wish, choose
 from rankwise.models.placing.node import outputs
 from rankwise.models.placing.placement import Placement
 from rankwise.models.sharding.analysis import measure, tie

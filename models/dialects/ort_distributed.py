@@ -10,28 +10,26 @@ when the model runs, and shapes do not tell it either, data are gathered first.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, inliner, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, inliner
 
 from ..errors import ModelError, PlacementError
-from ..graph import MAX_IR, Graph, constant, opsets
-from ..nodes import attribute, label, subgraphs
+from ..nodes import label, subgraphs
 from ..ordering import stable_order
-from ..placing.cuts import Cuts, Wish, choose, shape_of
+from ..placing.choosing import Wish, choose
+from ..placing.cuts import Cuts, shape_of
 from ..placing.moving import move
 from ..placing.node import compute, outputs
 from ..placing.placement import Placement, Shape
 from ..placing.rank_graph import RankGraph
-from ..shapes import VALUE_ELEMENTS, Shapes, infer_nodes
-from ..sharding.analysis import LARGE, SMALL, Measured, tie
+from ..shapes import infer_nodes
+from ..sharding.analysis import Measured, tie
 from ..sharding.site import Site, Tensor
-from ..weights import Weight
-from .ort_specs import Spec
+from .ort_sizes import Sizes
+from .ort_specs import Located, located
 
 DOMAIN = "com.microsoft"
 
@@ -101,16 +99,8 @@ def lowered(model: ModelProto, rank: int, size: int) -> ModelProto:
     return made
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """A tensor of which this rank has a part."""
-
-    name: str
-    placement: Placement
-
-
 class _Lowering:
-    """One rank's graph while it is rewritten, and the shapes of this rank's parts."""
+    """One rank's graph while it is rewritten."""
 
     def __init__(self, model: ModelProto, rank: int, size: int) -> None:
         graph = model.graph
@@ -118,16 +108,7 @@ class _Lowering:
         names |= {value.name for value in graph.input} | {t.name for t in graph.initializer}
         self.out = RankGraph(rank, names)
         self._size = size
-        self._declared = {value.name: value for value in (*graph.value_info, *graph.output)}
-        self._graph = Graph(
-            graph.name, (), (), (), {}, (), min(model.ir_version, MAX_IR), opsets(model), {}
-        )
-        weights = {t.name: Weight.of(t) for t in graph.initializer if not t.external_data}
-        symbols = sorted({d.dim_param for v in graph.input for d in v.type.tensor_type.shape.dim})
-        self._local = tuple(
-            _shapes(model, weights, {name: row[k % len(row)] for k, name in enumerate(symbols)})
-            for row in (LARGE, SMALL)
-        )
+        self._sizes = Sizes(model, rank)
 
     def write(self, node: NodeProto) -> None:
         """Add what this rank does for a node."""
@@ -135,19 +116,19 @@ class _Lowering:
             raise ModelError("expected no Distributed operators in its bodies; move them out")
         if not is_distributed(node):
             self.out.nodes.append(node)
-            for found in self._local:
-                _follow(node, self._graph, found)
+            self._sizes.follow(node)
             return
         self.out.base = node.output[0]
-        given = self._specs(node, "input", node.input)
-        (wanted,) = self._specs(node, "output", node.output[:1])
-        measured = self._measured(node, given, wanted)
+        given = located(node, "input", node.input, self._size)
+        (wanted,) = located(node, "output", node.output[:1], self._size)
+        measured = self._sizes.of_whole(node, OPERATORS[node.op_type], given, wanted)
         plain = self._plain(node, measured)
-        site = tie(replace(self._graph, nodes=(plain,), inputs=(), outputs=()), measured).sites[0]
-        self._note(wanted, site.output(), measured)
+        graph = replace(self._sizes.graph, nodes=(plain,), inputs=(), outputs=())
+        site = tie(graph, measured).sites[0]
+        self._sizes.note(wanted, measured)
         self._compute(site, given, wanted)
 
-    def _compute(self, site: Site, given: Sequence[_Parts], wanted: _Parts) -> None:
+    def _compute(self, site: Site, given: Sequence[Located], wanted: Located) -> None:
         places = {each.name: each.placement for each in given}
         wishes = [
             Wish(tensor, places[tensor.name]) for tensor in site.inputs if tensor is not None
@@ -164,7 +145,7 @@ class _Lowering:
         made = compute(self.out, cuts, names)
         self._give(cuts, made.get(wanted.name, ""), wanted)
 
-    def _give(self, cuts: Cuts, name: str, wanted: _Parts) -> None:
+    def _give(self, cuts: Cuts, name: str, wanted: Located) -> None:
         """Bring the result to where it shall lie, under its own name."""
         tensor = cuts.site.output()
         name = self._moved(tensor, name, outputs(cuts)[tensor.name], wanted.placement)
@@ -178,55 +159,14 @@ class _Lowering:
         shape: Shape = shape_of(tensor) if tensor.has_shape else (None,) * rank
         return move(self.out, name, shape, before, after, tensor.data_type)
 
-    def _specs(self, node: NodeProto, side: str, names: Sequence[str]) -> list[_Parts]:
-        """Read the specs of the inputs or outputs that are there."""
-        specs = _strings(node, f"{side}_shard_specs")
-        shape, elements = _shared_mesh(node)
-        shapes = _strings(node, f"{side}_device_mesh_shapes") or [shape] * len(specs)
-        meshes = _strings(node, f"{side}_device_mesh_elements") or [elements] * len(specs)
-        if not len(names) <= len(specs) == len(shapes) == len(meshes):
-            raise ModelError(
-                f"expected a spec, a mesh shape and mesh elements for each of {len(names)} "
-                f"{side}s, got {len(specs)}, {len(shapes)} and {len(meshes)}"
-            )
-        made = list[_Parts]()
-        for name, *texts in zip(names, specs, shapes, meshes, strict=False):
-            if name:
-                spec = Spec(*texts)
-                made.append(_Parts(name, spec.placement()))
-                self._check_rank(name, spec, side)
-                if max(made[-1].placement.members) >= self._size:
-                    raise ModelError(f"expected devices below {self._size}, got {texts[2]}")
-        return made
-
-    def _check_rank(self, name: str, spec: Spec, side: str) -> None:
-        shape = self._local[0].shapes.get(name) if side == "input" else None
-        if shape is not None and len(shape) != spec.rank:
-            raise ModelError(f"expected a spec of {len(shape)} dims for {name!r}, got {spec.text}")
-
-    def _measured(self, node: NodeProto, given: Sequence[_Parts], wanted: _Parts) -> Measured:
-        """Return the shapes of the whole tensors of a node."""
-        made = [Shapes(), Shapes()]
-        for whole, local in zip(made, self._local, strict=True):
-            for each in given:
-                if each.name in local.types:
-                    whole.types[each.name] = local.types[each.name]
-                if each.name in local.shapes:
-                    whole.shapes[each.name] = self._whole(local.shapes[each.name], each.placement)
-                if each.name in local.values and not each.placement.dims:
-                    whole.values[each.name] = local.values[each.name]
-        if OPERATORS[node.op_type] == "MatMul":
-            _agree(made, node)
-        target = self._target(wanted)
-        if target is not None:
-            self._tell(node, made, target)
-        return Measured(made[0], made[1], made[0])
-
     def _plain(self, node: NodeProto, measured: Measured) -> NodeProto:
         """Return the operator of ai.onnx, and note the shape of what it makes."""
         op_type, inputs = OPERATORS[node.op_type], list(node.input)
         kept = {e.name: helper.get_attribute_value(e) for e in node.attribute if e.name in PASSED}
-        if self._graph.opsets.get("", OPSET) < AXES_AS_INPUT.get(op_type, 0) and len(inputs) > 1:
+        if (
+            self._sizes.graph.opsets.get("", OPSET) < AXES_AS_INPUT.get(op_type, 0)
+            and len(inputs) > 1
+        ):
             axes = measured.first.values.get(inputs.pop())
             if axes is None:
                 raise ModelError(
@@ -235,124 +175,8 @@ class _Lowering:
             kept["axes"] = axes.reshape(-1).tolist()
         plain = helper.make_node(op_type, inputs, node.output[:1], node.name, **kept)
         for found in (measured.first, measured.second):
-            _follow(plain, self._graph, found)
+            infer_nodes([plain], self._sizes.graph, found)
         if node.output[0] not in measured.first.types:
             kind = measured.first.types.get(node.input[0])
             measured.first.types[node.output[0]] = kind or TensorProto.FLOAT
         return plain
-
-    def _whole(self, shape: Sequence[int], placement: Placement) -> tuple[int, ...]:
-        """Return the sizes of a tensor of which this rank's part has `shape`."""
-        made = list(shape)
-        for dim, each in placement.dims.items():
-            made[dim] = made[dim] * each.shards // self._owned(dim, placement)
-        return tuple(made)
-
-    def _owned(self, dim: int, placement: Placement) -> int:
-        """Return how many of the parts of a dim this rank has, or would have."""
-        device = self.out.rank if self.out.rank in placement.members else placement.members[0]
-        k = next(k for k, each in enumerate(placement.cuts) if each.dim == dim)
-        return len({block[k] for block in placement.blocks(device)})
-
-    def _target(self, wanted: _Parts) -> tuple[int, ...] | None:
-        """Return the sizes of the whole result, where the file fixes those of this rank's part."""
-        found = self._declared.get(wanted.name)
-        dims = found.type.tensor_type.shape.dim if found is not None else []
-        if not dims or not all(dim.HasField("dim_value") for dim in dims):
-            return None
-        return self._whole([dim.dim_value for dim in dims], wanted.placement)
-
-    def _tell(self, node: NodeProto, made: Sequence[Shapes], target: tuple[int, ...]) -> None:
-        """Say what the shape of a result tells of an operand that is computed when it runs."""
-        op_type = OPERATORS[node.op_type]
-        for found in made:
-            x = found.shapes.get(node.input[0])
-            if len(node.input) > 1 and node.input[1] not in found.values:
-                if op_type in ("Reshape", "Expand"):
-                    found.values[node.input[1]] = np.array(target)
-                elif op_type.startswith("Reduce") and x is not None and len(x) == len(target):
-                    axes = [k for k, size in enumerate(x) if target[k] == 1 != size]
-                    if attribute(node, "keepdims", 1) and axes:
-                        found.values[node.input[1]] = np.array(axes)
-            found.shapes.setdefault(node.output[0], target)
-            if node.input[0] in found.types:
-                found.types.setdefault(node.output[0], found.types[node.input[0]])
-
-    def _note(self, wanted: _Parts, tensor: Tensor, measured: Measured) -> None:
-        """Note type and shape of this rank's part of a result."""
-        for local, whole in zip(self._local, measured, strict=False):
-            if tensor.name in whole.types:
-                local.types[tensor.name] = whole.types[tensor.name]
-            shape = whole.shapes.get(tensor.name)
-            if shape is not None:
-                cut = wanted.placement.dims
-                local.shapes[tensor.name] = tuple(
-                    size * self._owned(dim, wanted.placement) // cut[dim].shards
-                    if dim in cut
-                    else size
-                    for dim, size in enumerate(shape)
-                )
-
-
-def _shapes(model: ModelProto, weights: Mapping[str, Weight], sizes: Mapping[str, int]) -> Shapes:
-    """Return what a file says of its inputs and weights, its symbols having `sizes`."""
-    found = Shapes()
-    for value in (*model.graph.value_info, *model.graph.input):
-        tensor = value.type.tensor_type
-        if not tensor.elem_type:
-            continue
-        found.types[value.name] = tensor.elem_type
-        dims = [d.dim_value or sizes.get(d.dim_param) for d in tensor.shape.dim]
-        if tensor.HasField("shape") and None not in dims:
-            found.shapes[value.name] = tuple(dim for dim in dims if dim is not None)
-    for tensor in model.graph.initializer:
-        found.types[tensor.name], found.shapes[tensor.name] = tensor.data_type, tuple(tensor.dims)
-        if tensor.name in weights and math.prod(tensor.dims) <= VALUE_ELEMENTS:
-            found.values[tensor.name] = weights[tensor.name].read()
-    return found
-
-
-def _follow(node: NodeProto, graph: Graph, found: Shapes) -> None:
-    """Note the types and shapes of what a node makes, its value where it is a constant."""
-    tensor = constant(node)
-    if tensor is None:
-        infer_nodes([node], graph, found)
-    else:
-        found.types[node.output[0]] = tensor.data_type
-        found.shapes[node.output[0]] = tuple(tensor.dims)
-        found.values[node.output[0]] = numpy_helper.to_array(tensor)
-
-
-def _agree(made: Sequence[Shapes], node: NodeProto) -> None:
-    """Give the dims that both factors of a product have the sizes that one of them fixes."""
-    a, b = node.input
-    if any(name not in found.shapes for found in made for name in (a, b)):
-        return
-    ranks = len(made[0].shapes[a]), len(made[0].shapes[b])
-    pairs = [(-1, -2 if ranks[1] > 1 else -1)]
-    pairs += [(-k, -k) for k in range(3, min(ranks) + 1)]
-    for x, y in pairs:
-        left, right = ([found.shapes[n][d] for found in made] for n, d in ((a, x), (b, y)))
-        is_summed = (x, y) == pairs[0]
-        if left == right or (not is_summed and 1 in (left[0], right[0])):
-            continue
-        if left[0] == left[1] and right[0] == right[1]:
-            raise ModelError(f"expected factors that fit, got {left[0]} and {right[0]}")
-        agreed = right if right[0] == right[1] else left
-        for k, found in enumerate(made):
-            for name, dim in ((a, x), (b, y)):
-                shape = list(found.shapes[name])
-                shape[dim] = agreed[k]
-                found.shapes[name] = tuple(shape)
-
-
-def _strings(node: NodeProto, name: str) -> list[str]:
-    given: Any = attribute(node, name, [])
-    return [text.decode() if isinstance(text, bytes) else str(text) for text in given]
-
-
-def _shared_mesh(node: NodeProto) -> tuple[str, str]:
-    """Return the mesh of all tensors, as earlier versions of the operators have it."""
-    shape: Any = attribute(node, "device_mesh_shape", [])
-    elements: Any = attribute(node, "device_mesh_elements", [])
-    return str(list(shape)), str(list(elements))

@@ -20,7 +20,8 @@ from ..nodes import draws, label, references, subgraphs
 from ..sharding.analysis import Measured, tie
 from ..sharding.partition import Held, Part
 from ..sharding.site import Site, Tensor
-from .cuts import Cuts, Wish, choose, shape_of
+from .choosing import Wish, choose
+from .cuts import Cuts, shape_of
 from .moving import move
 from .node import compute, outputs
 from .placement import Placement

@@ -125,7 +125,7 @@ def _join(out: RankGraph, name: str, tree: Tree, found: Route, data_type: int) -
 
 
 def _receive(out: RankGraph, piece: Piece, shape: Shape, data_type: int) -> str:
-    known = {} if None in shape else {"shape": list(shape)}
+    known = {"shape": list(shape)} if shape and None not in shape else {}
     sender = out.constant(np.array(piece.sender))
     name = out.communicate("Recv", [sender], dtype=data_type, **known)
     out.declare(name, data_type, shape)
