@@ -291,11 +291,15 @@ def test_an_error_names_the_way_to_its_node() -> None:
         y = Loop (two, , x) <body = b (int64 i, bool go, float[n] v) => (bool go_on, float[n] s) {
             go_on = Identity(go)
             s = If (go) <
-                then_branch = t () => (float[n] p) { p = rankwise.Broadcast<root=7>(v) },
+                then_branch = t () => (float[n] p) {
+                    sum = ReduceSum <keepdims = 0> (v)
+                    dest = Cast <to = 7> (sum)
+                    sent = rankwise.Send(v, dest)
+                    p = Identity(v) },
                 else_branch = e () => (float[n] q) { q = Identity(v) }> }>
     """
     made = model("(float[n] x) => (float[n] y)", body)
-    with pytest.raises(NodeError, match=r"rank \d, Loop 'y' > If 's' > Broadcast 'p' on float32"):
+    with pytest.raises(NodeError, match=r"rank \d, Loop 'y' > If 's' > Send 'sent' on float32"):
         run(2, made, {"x": np.ones(3, np.float32)})
 
 
