@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from onnx import NodeProto
+
 from ..errors import PlacementError
 from ..graph import Graph
 from ..nodes import draws, label, references, subgraphs
@@ -55,7 +57,7 @@ def lower(
     lowering = _Lowering(graph, measured, size, rank)
     for node in graph.nodes:
         made = next(name for name in node.output if name)
-        site = tie(replace(graph, nodes=(node,), inputs=(), outputs=()), measured).sites[0]
+        site = _site(graph, node, measured)
         try:
             lowering.write(site, intents.get(made, NOTHING))
         except PlacementError as error:
@@ -63,6 +65,20 @@ def lower(
     for value in graph.outputs:
         lowering.publish(value.name)
     return lowering.part
+
+
+def _site(graph: Graph, node: NodeProto, measured: Measured) -> Site:
+    """Return a node by itself as its rule sees it; of one with bodies only what lies outside."""
+    (site,) = tie(replace(graph, nodes=(node,), inputs=(), outputs=()), measured).outermost
+    if not site.bodies:
+        return site
+    return replace(
+        site,
+        inputs=site.inputs[: len(node.input)],
+        outputs=site.outputs[: len(node.output)],
+        bodies=(),
+        obstacle="its bodies are run whole",
+    )
 
 
 class _Lowering:
