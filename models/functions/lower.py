@@ -15,7 +15,7 @@ from ..nodes import every_node, label, subgraphs
 from ..opset import DOMAIN as OURS
 from ..opset import OPS, VERSION, attributes, is_ours
 from ..shapes import infer
-from .lowering import COLLECTIVES, Lowering, lowered_function
+from .lowering import Lowering, check_algorithm, lowered_function
 from .ring import DOMAIN, OPERATORS, ring_function, ring_name
 
 Place = Callable[[Mapping[str, Any]], tuple[int, int]]
@@ -37,9 +37,11 @@ def lower(model: ModelProto, chosen: Mapping[str, str], place: Place | None) -> 
     other one is another function on each rank, and needs its `place`. Functions of the model that
     communicate are inlined first. Raises ModelError.
     """
-    for op_type in chosen:
-        if op_type not in COLLECTIVES:
-            raise ModelError(f"expected collectives of {', '.join(COLLECTIVES)}, got {op_type!r}")
+    try:
+        for op_type, algorithm in chosen.items():
+            check_algorithm(op_type, algorithm)
+    except ValueError as error:
+        raise ModelError(str(error)) from None
     made = ModelProto()
     foreign = any(is_ours(n) for f in model.functions if f.domain != DOMAIN for n in f.node)
     made.CopyFrom(inlined(model) if foreign else model)
