@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 
 from ..collectives import Communicator
-from ..models.check import check, outline
+from ..models.check import check, slim
 from ..models.errors import ModelError
 from ..models.plan import Compute, Plan
 from .agreement import together
@@ -30,7 +30,7 @@ def prove(comm: Communicator, plan: Plan, loaded: Loaded) -> None:
         np.array([loaded.is_sharded_here or is_silent]), counts=(1,) * comm.size
     ).all():
         return
-    packed = together(comm, lambda: pickle.dumps((outline(plan, loaded.folder), loaded.mesh)))
+    packed = together(comm, lambda: pickle.dumps((slim(plan, loaded.folder), loaded.mesh)))
     everything = _gathered(comm, packed)
     together(comm, lambda: None if everything is None else _judge(everything))
 
