@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import ExternalDataInfo
 
 from .errors import ModelError
-from .graph import read
-from .manifest import NAME, Manifest
+from .graph import digest, opsets, read
+from .manifest import NAME, Manifest, RankEntry
+from .mesh import Mesh
 from .nodes import every_node, subgraphs
+from .opset import is_ours
+from .weights import initializers
 
 
 def models_of(source: str | Path) -> dict[Path, ModelProto]:
@@ -52,6 +56,40 @@ def write_changed(
         target.write_bytes(model.SerializeToString())
     if source.is_dir():
         shutil.copyfile(source / NAME, output / NAME)
+
+
+def write_ranks(
+    models: Sequence[ModelProto], source: str | Path, output: str | Path, mesh: Mesh | None
+) -> None:
+    """Write a model for each rank, all of them made of one file, as a sharded directory.
+
+    Raises ModelError for an output that is a file, and for data that would replace other data.
+    """
+    source, output = Path(source), Path(output)
+    if output.exists() and not output.is_dir():
+        raise ModelError(f"expected a directory to write to, but {output} is a file")
+    output.mkdir(parents=True, exist_ok=True)
+    folder = source.absolute().parent
+    names = [f"rank{rank}.onnx" for rank in range(len(models))]
+    for name, model in zip(names, models, strict=True):
+        _copy_data(model, folder, output)
+        (output / name).write_bytes(model.SerializeToString())
+    weights = initializers(models[0].graph, folder).values()
+    entry_bytes = sum(weight.nbytes for weight in weights)
+    ours = Counter(node.op_type for node in every_node(models[0]) if is_ours(node))
+    Manifest(
+        source={
+            "path": str(source.absolute()),
+            "sha256": digest(source),
+            "ir_version": models[0].ir_version,
+            "opset": opsets(models[0]).get("", 0),
+        },
+        mesh=dict(mesh.axes) if mesh is not None else {"tp": len(models)},
+        representation="per-rank",
+        world_size=len(models),
+        ranks=tuple(RankEntry(name, entry_bytes) for name in names),
+        collectives=dict(ours),
+    ).write(output)
 
 
 def _copy_data(model: ModelProto, source: Path, folder: Path) -> None:

@@ -6,8 +6,8 @@ and the runtime read the same table.
 
 Operands come first, then an int64 scalar `dest` or `source`, then any number of tokens (`after`):
 bool scalars that other communication nodes gave, and that order two nodes without data between
-them. So does the attribute `order`, a number. Other nodes keep the order of the graph. None of
-them is a pure function, and none may be removed, doubled or reordered: their schemas are
+them. So does the attribute `order`, a number. Nodes that state neither keep the order of the file.
+None of them is a pure function, and none may be removed, doubled or reordered: their schemas are
 NonDeterministic.
 """
 
@@ -126,8 +126,9 @@ COMMON = {
 """Which ranks take part, and how. `groups` lists the ranks of all groups one after another, each
 of group_size; axis_name is an axis of the mesh in metadata_props["rankwise.mesh"]; else all."""
 
-ANNOTATION = {"order": Kind.INT}
-"""The place of an effect among those of its graph: a larger one comes later."""
+ANNOTATION = {"order": Kind.INT, "effects": Kind.INT}
+"""The place of an effect among those of its graph: a larger one comes later; and how many there
+are, which is checked where it is given."""
 
 
 def is_ours(node: NodeProto) -> bool:

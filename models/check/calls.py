@@ -10,7 +10,7 @@ from .events import Event, Shared, Value
 from .findings import Finding
 from .values import UNKNOWN, Dims, Tensor, dtype_name, may_equal
 
-PLACE = ("groups", "group_size", "axis_name", "dtype", "order")
+PLACE = ("groups", "group_size", "axis_name", "dtype", "order", "effects")
 """Attributes that need not be the same: groups are compared as ranks, dtype with what comes, and a
 rank numbers what it has."""
 

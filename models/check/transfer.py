@@ -20,7 +20,7 @@ from onnx.shape_inference import InferenceError, infer_node_outputs
 from .. import contrib
 from ..graph import opsets
 from ..nodes import RANDOM, draws, references, subgraphs
-from ..shapes import UNFOLLOWED
+from ..shapes import UNFOLLOWED, in_question
 from .values import UNKNOWN, Array, Tensor, is_small
 
 AI_ONNX = ("", "ai.onnx")
@@ -131,14 +131,14 @@ def _of_schema(
     proto: NodeProto, known: Mapping[str, Tensor], model: ModelProto
 ) -> dict[str, Tensor]:
     imports = list(model.opset_import)
-    schema = defs.get_schema(proto.op_type, opsets(model).get(proto.domain, 1), proto.domain)
+    schema, asked = in_question(proto, opsets(model))
     types = {name: tensor.proto for name, tensor in known.items() if name and tensor.dtype}
     data = {
         name: numpy_helper.from_array(tensor.value, name)
         for name, tensor in known.items()
         if tensor.value is not None
     }
-    made = infer_node_outputs(schema, proto, types, data, None, imports, model.ir_version)
+    made = infer_node_outputs(schema, asked, types, data, None, imports, model.ir_version)
     return {name: Tensor.declared(kind) for name, kind in made.items()}
 
 

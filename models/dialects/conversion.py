@@ -10,6 +10,8 @@ from ..errors import ModelError
 from ..mesh import Mesh
 from ..nodes import every_node
 from ..opset import DOMAIN
+from ..plan import build_plan, sealed
+from ..plan.seal import seal_of, set_seal
 from . import DIALECTS
 from .dialect import Dialect
 from .translation import resolved, translated, with_imports
@@ -34,10 +36,12 @@ def converted(model: ModelProto, name: str, ranks: int | None = None) -> ModelPr
             f"the model is made for the mesh {mesh}, of {mesh.size} ranks, not {ranks}"
         )
     size = mesh.size if mesh is not None else ranks
-    made = translated(model, size)
+    if seal_of(model) is not None:
+        build_plan(model)  # what is not whole would be sealed anew
+    made = with_imports(resolved(translated(model, size)))
     if name == OURS:
-        return made
-    made = with_imports(resolved(made))
+        return sealed(made)
+    set_seal(made, None)
     rank = int(metadata["rankwise.rank"]) if "rankwise.rank" in metadata else None
     writer = Writer(DIALECTS[name], mesh, rank, size, _types(made), _scalars(made))
     for holder in (made.graph, *made.functions):
