@@ -1,4 +1,4 @@
-"""What becomes of a program: found wrong before it runs, or as it runs, or it gives what it should."""
+"""What becomes of a program: found wrong before or as it runs, or it gives what it should."""
 
 from __future__ import annotations
 
