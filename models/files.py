@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import ExternalDataInfo
 
+from .effects import is_effect
 from .errors import ModelError
-from .graph import read
-from .manifest import NAME, Manifest
+from .graph import digest, mesh_of, opsets, read
+from .manifest import NAME, Manifest, RankEntry
+from .mesh import Mesh
 from .nodes import every_node, subgraphs
+from .weights import initializers
 
 
 def models_of(source: str | Path) -> dict[Path, ModelProto]:
@@ -52,6 +56,35 @@ def write_changed(
         target.write_bytes(model.SerializeToString())
     if source.is_dir():
         shutil.copyfile(source / NAME, output / NAME)
+
+
+def write_ranks(models: Sequence[ModelProto], source: str | Path, output: str | Path) -> None:
+    """Write the models of all ranks as a directory, made of one file. Raises ModelError."""
+    source, folder = Path(source), Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    ranks = list[RankEntry]()
+    for rank, model in enumerate(models):
+        _copy_data(model, source.absolute().parent, folder)
+        path = folder / f"rank{rank}.onnx"
+        path.write_bytes(model.SerializeToString())
+        weights = initializers(model.graph, folder).values()
+        ranks.append(RankEntry(path.name, sum(weight.nbytes for weight in weights)))
+    mesh = mesh_of(models[0]) or Mesh(tp=len(models))
+    Manifest(
+        source={
+            "path": str(source.absolute()),
+            "sha256": digest(source),
+            "ir_version": models[0].ir_version,
+            "opset": opsets(models[0]).get("", 0),
+        },
+        mesh={name: size for name, size in mesh.axes.items() if size > 1} or {"tp": 1},
+        representation="per-rank",
+        world_size=len(models),
+        ranks=tuple(ranks),
+        collectives=dict(
+            Counter(node.op_type for node in every_node(models[0]) if is_effect(node))
+        ),
+    ).write(folder)
 
 
 def _copy_data(model: ModelProto, source: Path, folder: Path) -> None:
