@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, inliner
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
+from .calls import inlined
 from .effects import is_effect, place_of
 from .errors import MeshError, ModelError
 from .graph import mesh_of
@@ -114,8 +115,8 @@ def _own(model: ModelProto) -> ModelProto:
     """Return a copy without functions that communicate, and without stated numbers."""
     made = ModelProto()
     made.CopyFrom(model)
-    if any(is_ours(node) for node in every_node(made)) and made.functions:
-        made = inliner.inline_local_functions(made)
+    if any(is_ours(node) for node in every_node(made)):
+        made = inlined(made)
     if any(place_of(node) is not None for node in every_node(made) if is_effect(node)):
         made = ordered(made, "plain")
     return made

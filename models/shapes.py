@@ -149,11 +149,7 @@ def _infer_node(
         return
     known = [name for name in _captured(node) if name in found.types]
     try:
-        schema = defs.get_schema(node.op_type, graph.opsets.get(node.domain, 1), node.domain)
-        asked = _spelled_out(node)
-        if node.op_type in ALIKE:
-            schema = defs.get_schema(ALIKE[node.op_type], graph.opsets.get("", 1))
-            asked = helper.make_node(schema.name, node.input[: schema.max_input], node.output)
+        schema, asked = in_question(node, graph.opsets)
         types = {name: _type(found, name) for name in known}
         data = {
             name: numpy_helper.from_array(found.values[name], name)
@@ -167,6 +163,18 @@ def _infer_node(
     for name, kind in outputs.items():
         _take(found, name, kind)
     _follow(node, graph, opsets, found)
+
+
+def in_question(node: NodeProto, opsets: Mapping[str, int]) -> tuple[defs.OpSchema, NodeProto]:
+    """Return the schema to ask what a node makes, and the node that it is asked of.
+
+    Raises SchemaError for an operator that nobody knows.
+    """
+    schema = defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
+    if node.op_type not in ALIKE:
+        return schema, _spelled_out(node)
+    schema = defs.get_schema(ALIKE[node.op_type], opsets.get("", 1))
+    return schema, helper.make_node(schema.name, node.input[: schema.max_input], node.output)
 
 
 def _spelled_out(node: NodeProto) -> NodeProto:

@@ -10,8 +10,9 @@ from collections import Counter
 from itertools import pairwise
 from typing import Any, Literal
 
-from onnx import GraphProto, ModelProto, NodeProto, inliner
+from onnx import GraphProto, ModelProto, NodeProto
 
+from .calls import inlined
 from .effects import Place, is_effect, set_place
 from .errors import ModelError
 from .nodes import label, references, subgraphs
@@ -34,7 +35,7 @@ def ordered(model: ModelProto, how: Statement) -> ModelProto:
     made = ModelProto()
     made.CopyFrom(model)
     if any(is_effect(node) for function in model.functions for node in function.node):
-        made = inliner.inline_local_functions(made)
+        made = inlined(made)
     _state(made.graph, how)
     return sealed(made)
 

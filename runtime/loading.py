@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from onnx import ModelProto
 
 from ..models.dialects.annotations import is_annotated, lower_rank
 from ..models.dialects.translation import translated
 from ..models.errors import MeshError, ModelError
+from ..models.functions import check_places, native
 from ..models.graph import MAX_IR, MAX_OPSET, mesh_of, opsets, read
+from ..models.groups import members
 from ..models.manifest import Manifest
 from ..models.mesh import Mesh
 from ..models.plan import build_plan, communicates
 from ..models.plan.seal import seal_of
 from ..models.sharding import shard_rank
 from ..models.weights import initializers
+
+Functions = Literal["native", "literal"]
+"""How a function that is a known collective runs: as the operator, or as it is written."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,22 @@ def load_rank(
         return replace(loaded, mesh=loaded.mesh or wanted)
     made = _open(shard_rank(source, wanted or Mesh(tp=size), rank, scratch))
     return replace(made, is_sharded_here=True)
+
+
+def settled(loaded: Loaded, functions: Functions, rank: int, size: int) -> Loaded:
+    """Return a model whose functions that are collectives run as operators, or literally.
+
+    Raises ModelError for a function of another place than this rank's.
+    """
+
+    def place(attributes: Mapping[str, Any]) -> tuple[int, int]:
+        ranks = members(attributes, loaded.mesh, rank, size)
+        return ranks.index(rank), len(ranks)
+
+    if functions == "native":
+        return replace(loaded, model=native(loaded.model, place))
+    check_places(loaded.model, place)
+    return loaded
 
 
 def _load_directory(

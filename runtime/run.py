@@ -17,6 +17,7 @@ from ..collectives import Communicator
 from . import arrays, report
 from .agreement import gathered, together
 from .compare import Comparison, compare, find_source, run_whole
+from .loading import Functions
 from .session import InferenceSession
 from .signature import check_feeds, random_feeds
 from .threads import with_threads
@@ -39,6 +40,7 @@ class RunOptions:
     seed: int = 0
     threads: int | None = None
     repeat: int = 1
+    functions: Functions = "native"
 
 
 def run(options: RunOptions, comm: Communicator) -> int:
@@ -50,7 +52,9 @@ def run(options: RunOptions, comm: Communicator) -> int:
     if options.threads is not None:
         threads = with_threads(onnxruntime.SessionOptions(), options.threads)
     model = _of_rank(options.model, comm)
-    with InferenceSession(model, threads, comm=comm, mesh=options.mesh) as session:
+    with InferenceSession(
+        model, threads, comm=comm, mesh=options.mesh, functions=options.functions
+    ) as session:
         feeds = together(comm, lambda: _feeds(options, session, comm))
         for _ in range(options.repeat):
             start = time.perf_counter()

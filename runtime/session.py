@@ -24,7 +24,7 @@ from .execute import Program
 from .flow import Types
 from .fragment import Fragment, open_session
 from .groups import Groups
-from .loading import Loaded, load_rank
+from .loading import Functions, Loaded, load_rank, settled
 from .prepare import Setting, prepare
 from .proof import prove
 from .signature import Value, check_feeds, fits, signature
@@ -54,6 +54,7 @@ class InferenceSession:
         *,
         comm: Communicator | MPI.Comm | None = None,
         mesh: str | Mapping[str, int] | Mesh | None = None,
+        functions: Functions = "native",
     ) -> None:
         """Load this rank's part; collective.
 
@@ -63,6 +64,10 @@ class InferenceSession:
         with, and lets go of the file; "session.disable_prepacking" keeps them mapped, which saves
         memory where ranks read the same file, and 5 % of the time for one row; for a few rows it
         more than doubles the time.
+
+        `functions` says how calls of functions run that `rankwise lower` has made of collectives:
+        "native", as the operators that they were, by the algorithm that they spell out, or
+        "literal", by Send and Recv as they are written.
 
         Raises ModelError, MeshError, NothingToShard: on every rank, if on one.
         """
@@ -85,6 +90,9 @@ class InferenceSession:
                 lambda: load_rank(
                     path_or_bytes, mesh, self._comm.rank, self._comm.size, Path(scratch)
                 ),
+            )
+            loaded = together(
+                self._comm, lambda: settled(loaded, functions, self._comm.rank, self._comm.size)
             )
             plan = together(self._comm, lambda: build_plan(loaded.model))
             # Before there are groups: ranks that do not agree on one would wait for ever.

@@ -7,11 +7,19 @@ from typing import Any
 
 import numpy as np
 import onnx
+from case import build
 
 from rankwise import InferenceSession
 from rankwise.collectives import Communicator, local
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def model(
+    body: str, ends: str = "(float[n,m] x) => (float[a,b] y)", **weights: Any
+) -> onnx.ModelProto:
+    """Parse a graph of these nodes."""
+    return build(f"{ends} {{ {body} }}", 20, **weights)
 
 
 def operand(rank: int, *shape: int) -> Array:
@@ -35,6 +43,7 @@ def run(
     def on_rank(comm: Communicator) -> list[Array]:
         source = made if isinstance(made, onnx.ModelProto) else made(comm.rank)
         with InferenceSession(source.SerializeToString(), comm=comm) as session:
+            session.run(None, feeds(comm.rank))  # a second run must not see the first
             return session.run(None, feeds(comm.rank))
 
     return local.run(size, on_rank, timeout=60)

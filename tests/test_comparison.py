@@ -7,24 +7,37 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from comparison import TOLERANCES, assert_same
+from comparison import assert_same
 
 VALUES = np.array([1.0, -3.0, 0.25, 100.0])
 
 
-@pytest.mark.parametrize("name", TOLERANCES)
-@pytest.mark.parametrize(("times", "is_same"), [(0.4, True), (2.5, False)])
+@pytest.mark.parametrize(
+    ("name", "rounding", "wrong"),
+    [
+        ("float64", 4e-10, 3e-9),
+        ("complex128", 4e-10, 3e-9),
+        ("float32", 4e-5, 3e-4),
+        ("complex64", 4e-5, 3e-4),
+        ("float16", 4e-3, 3e-2),
+        ("bfloat16", 2e-2, 1.3e-1),
+    ],
+)
 def test_floats_may_differ_by_what_their_type_lets_them(
-    name: str, times: float, is_same: bool
+    name: str, rounding: float, wrong: float
 ) -> None:
     dtype = np.dtype(getattr(ml_dtypes, name, name))
     want = VALUES.astype(dtype)
-    got = (VALUES * (1 + times * TOLERANCES[name][0])).astype(dtype)
-    if is_same:
-        assert_same([got], [want])
-    else:
-        with pytest.raises(AssertionError, match="Not equal to tolerance"):
-            assert_same([got], [want])
+    assert_same([(VALUES * (1 + rounding)).astype(dtype)], [want])
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        assert_same([(VALUES * (1 + wrong)).astype(dtype)], [want])
+
+
+def test_a_small_element_beside_a_large_one_has_the_rounding_of_a_sum() -> None:
+    want = np.float32([1e-3, 100])
+    assert_same(want + np.float32([5e-5, 0]), want)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        assert_same(want + np.float32([2e-4, 0]), want)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ events     what a rank communicates
 program    a rank's plan, run on what is known
 flow       branches and loops
 match      the communications of all ranks, matched
+alone      one rank's call by itself
 calls      one collective, as its ranks call it
 order      all collectives of a group
 stuck      why ranks do not go on

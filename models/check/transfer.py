@@ -8,7 +8,7 @@ answer is kept for each kind of question: most nodes cost one look into a table.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -20,7 +20,7 @@ from onnx.shape_inference import InferenceError, infer_node_outputs
 from .. import contrib
 from ..graph import opsets
 from ..nodes import RANDOM, draws, references, subgraphs
-from ..shapes import UNFOLLOWED
+from ..shapes import UNFOLLOWED, in_question
 from .values import UNKNOWN, Array, Tensor, is_small
 
 AI_ONNX = ("", "ai.onnx")
@@ -36,8 +36,7 @@ IN_NUMPY: Mapping[str, Callable[..., Array]] = {
 """Of integers and bools: the arithmetic on ranks, which loops repeat."""
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """A compute node, made ready: what it is apart from the names that it reads and makes."""
 
     proto: NodeProto
@@ -132,14 +131,14 @@ def _of_schema(
     proto: NodeProto, known: Mapping[str, Tensor], model: ModelProto
 ) -> dict[str, Tensor]:
     imports = list(model.opset_import)
-    schema = defs.get_schema(proto.op_type, opsets(model).get(proto.domain, 1), proto.domain)
+    schema, asked = in_question(proto, opsets(model))
     types = {name: tensor.proto for name, tensor in known.items() if name and tensor.dtype}
     data = {
         name: numpy_helper.from_array(tensor.value, name)
         for name, tensor in known.items()
         if tensor.value is not None
     }
-    made = infer_node_outputs(schema, proto, types, data, None, imports, model.ir_version)
+    made = infer_node_outputs(schema, asked, types, data, None, imports, model.ir_version)
     return {name: Tensor.declared(kind) for name, kind in made.items()}
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from onnx import ModelProto, NodeProto, helper, inliner
+from onnx import ModelProto, NodeProto, helper
 
+from ..calls import inlined
 from ..meshes import with_lists
 from ..nodes import subgraphs, with_inner
 from ..opset import DOMAIN, is_ours
@@ -53,7 +54,7 @@ def resolved(model: ModelProto) -> ModelProto:
     """Return a model without functions, if one communicates by attributes that its calls give."""
     for function in model.functions:
         if any(_refers(node) for node in function.node):
-            return inliner.inline_local_functions(model)
+            return inlined(model)
     return model
 
 

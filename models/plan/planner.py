@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from functools import cached_property
 
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, inliner
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
+from ..calls import check_recursion, inlined
 from ..dialects.recognition import is_foreign
 from ..dialects.translation import translated
 from ..errors import ModelError
@@ -71,9 +72,10 @@ def _prepared(model: ModelProto) -> ModelProto:
 
     Other dialects are rewritten first.
     """
+    check_recursion(model)
     model = translated(model)
     if any(_communicates_inside(function) for function in model.functions):
-        model = inliner.inline_local_functions(model)
+        model = inlined(model)
     return lowered(model)
 
 

@@ -64,17 +64,16 @@ def _convert_to_ranks(options: argparse.Namespace) -> int:
     """Write a directory with a model for each rank, of one for all."""
     from ...models.dialects.translation import translated
     from ...models.files import models_of, write_ranks
+    from ...models.graph import mesh_of
     from ...models.representations import per_rank
 
     if Path(options.model).is_dir():
         raise ValueError(f"expected one model for all ranks, but {options.model} is a directory")
-    if Path(options.output).exists() and not Path(options.output).is_dir():
-        raise ValueError(f"expected a directory to write to, but {options.output} is a file")
     models = models_of(options.model)
     _expect_communication(options.model, models)
     (model,) = models.values()
     ranks = per_rank(translated(model, options.ranks), options.ranks)
-    write_ranks(ranks, options.model, options.output)
+    write_ranks(ranks, options.model, options.output, mesh_of(ranks[0]))
     print(f"{options.output}  per-rank, {len(ranks)} of them")
     return 0
 

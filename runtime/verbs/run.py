@@ -31,6 +31,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     argument(
         "--repeat", type=int, default=1, metavar="N", help="runs; times are those of the last"
     )
+    argument(
+        "--functions",
+        choices=("native", "literal"),
+        default="native",
+        help="run functions that lower has made of collectives as operators (default), or as "
+        "they are written",
+    )
 
 
 def run(options: argparse.Namespace, comm: Communicator) -> int:

@@ -33,14 +33,19 @@ def gather(site: Site) -> None:
         site.whole(table.axes[axis])
 
 
-def local_gather(local: Local) -> Call:
-    """Look up the rows that this rank has, and give zeros for the others."""
+def local_gather(local: Local, along: str = "axis") -> Call:
+    """Look up the rows that this rank has, and give zeros for the others.
+
+    `along` is the attribute that names the dim of the rows.
+    """
     call = local.unchanged()
     if not local.is_partial:
         return call
-    axis = local.site.attribute("axis", 0) % local.site.tensor(0).rank
+    site = local.site
+    axis = site.attribute(along, 0) % site.tensor(0).rank
     ids, foreign = local_rows(local, axis)
-    rows = local.node("Gather", [local.input(0), ids], axis=axis)
+    inputs = [call.inputs[0], ids, *call.inputs[2:]]
+    rows = local.node(call.op_type, inputs, domain=site.node.domain, **call.attributes)
     return zero_rows(local, axis, rows, foreign)
 
 
