@@ -13,8 +13,11 @@ from ort_distributed_cases import ORT, Case, Lies, matmul
 
 from rankwise import InferenceSession
 from rankwise.collectives import Communicator, local
+from rankwise.models.check import check as check_plans
+from rankwise.models.check import slim
 from rankwise.models.dialects.ort_distributed import lowered
 from rankwise.models.errors import ModelError
+from rankwise.models.plan import build_plan
 
 GRID = ((0, 1), (2, 3))
 
@@ -153,6 +156,14 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_cases_that_onnxruntime_refuses(name: str) -> None:
     check(OTHERS[name])
+
+
+@pytest.mark.parametrize("name", [*ORT, *OTHERS])
+def test_the_programs_of_all_ranks_fit(name: str) -> None:
+    case = ORT.get(name) or OTHERS[name]
+    models = [lowered(case.model(rank), rank, case.ranks) for rank in range(case.ranks)]
+    plans = [slim(build_plan(model), None) for model in models]
+    assert not check_plans(plans, [None] * case.ranks).findings
 
 
 @pytest.mark.slow

@@ -81,7 +81,8 @@ def _ranks_of(path: Path) -> int | None:
         return manifest.world_size if manifest.representation != "spmd" else None
     model, _ = read(path)
     if len(model.configuration) == 1:
-        return model.configuration[0].num_devices
+        devices: int = model.configuration[0].num_devices
+        return devices
     mesh = mesh_of(model)
     return None if mesh is None else mesh.size
 
