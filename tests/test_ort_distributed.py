@@ -158,9 +158,9 @@ def test_cases_that_onnxruntime_refuses(name: str) -> None:
     check(OTHERS[name])
 
 
-@pytest.mark.parametrize("name", [*ORT, *OTHERS])
+@pytest.mark.parametrize("name", OTHERS)
 def test_the_programs_of_all_ranks_fit(name: str) -> None:
-    case = ORT.get(name) or OTHERS[name]
+    case = OTHERS[name]
     models = [lowered(case.model(rank), rank, case.ranks) for rank in range(case.ranks)]
     plans = [slim(build_plan(model), None) for model in models]
     assert not check_plans(plans, [None] * case.ranks).findings

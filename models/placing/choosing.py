@@ -50,7 +50,11 @@ def choose(site: Site, wishes: Sequence[Wish], devices: Sequence[int]) -> Cuts:
     firm = [each for each in single if each[0].is_firm]
     others = [each for each in single if not each[0].is_firm]
     orders = [others[k:] + others[:k] for k in range(len(others))] or [[]]
-    choices = [_taken(site, [*firm, *order], devices) for order in orders]
+    choices = list[Cuts]()
+    for order in orders:
+        taken = _taken(site, [*firm, *order], devices)
+        if all(taken.parts != other.parts for other in choices):
+            choices.append(taken)
     return min(choices, key=lambda cuts: _moved(cuts, wishes)) if len(choices) > 1 else choices[0]
 
 
