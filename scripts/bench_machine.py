@@ -74,7 +74,7 @@ def predictions(paths: Sequence[Path]) -> None:
 def feeds(analysis: Analysis, session: onnxruntime.InferenceSession) -> dict[str, Array]:
     """Draw feeds of the sizes that predictions are for."""
     inputs = [
-        Value(value.name, value.type, [size.first for size in analysis.tensors[value.name].shape])
+        Value(value.name, value.type, list(analysis.usual[value.name]))
         for value in session.get_inputs()
     ]
     return random_feeds(inputs, seed=0)
