@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import ExternalDataInfo
 
+from .effects import is_effect
 from .errors import ModelError
-from .graph import read
-from .manifest import NAME, Manifest
+from .graph import digest, opsets, read
+from .manifest import NAME, Manifest, RankEntry
+from .mesh import Mesh
 from .nodes import every_node, subgraphs
+from .opset import is_ours
+from .weights import initializers
 
 
 def models_of(source: str | Path) -> dict[Path, ModelProto]:
@@ -46,16 +51,50 @@ def write_changed(
     source, output = Path(source), Path(output)
     folder = output if source.is_dir() else output.absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
+    _copy_data(models.values(), next(iter(models)).absolute().parent, folder)
     for path, model in models.items():
-        _copy_data(model, path.absolute().parent, folder)
         target = folder / path.name if source.is_dir() else output
         target.write_bytes(model.SerializeToString())
     if source.is_dir():
         shutil.copyfile(source / NAME, output / NAME)
 
 
-def _copy_data(model: ModelProto, source: Path, folder: Path) -> None:
-    for location in sorted(_locations(model)):
+def write_ranks(
+    models: Sequence[ModelProto], source: str | Path, output: str | Path, mesh: Mesh | None
+) -> None:
+    """Write a model for each rank, all of them made of one file, as a sharded directory.
+
+    Raises ModelError for an output that is a file, and for data that would replace other data.
+    """
+    source, output = Path(source), Path(output)
+    if output.exists() and not output.is_dir():
+        raise ModelError(f"expected a directory to write to, but {output} is a file")
+    output.mkdir(parents=True, exist_ok=True)
+    folder = source.absolute().parent
+    names = [f"rank{rank}.onnx" for rank in range(len(models))]
+    _copy_data(models, folder, output)
+    for name, model in zip(names, models, strict=True):
+        (output / name).write_bytes(model.SerializeToString())
+    weights = initializers(models[0].graph, folder).values()
+    entry_bytes = sum(weight.nbytes for weight in weights)
+    effects = filter(is_effect, filter(is_ours, every_node(models[0])))
+    Manifest(
+        source={
+            "path": str(source.absolute()),
+            "sha256": digest(source),
+            "ir_version": models[0].ir_version,
+            "opset": opsets(models[0]).get("", 0),
+        },
+        mesh=dict(mesh.axes) if mesh is not None else {"tp": len(models)},
+        representation="per-rank",
+        world_size=len(models),
+        ranks=tuple(RankEntry(name, entry_bytes) for name in names),
+        collectives=dict(Counter(node.op_type for node in effects)),
+    ).write(output)
+
+
+def _copy_data(models: Iterable[ModelProto], source: Path, folder: Path) -> None:
+    for location in sorted(set[str]().union(*map(_locations, models))):
         there, here = source / location, folder / location
         if here.exists() and here.resolve() == there.resolve():
             continue

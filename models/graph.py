@@ -20,11 +20,11 @@ from onnx import (
     TensorProto,
     ValueInfoProto,
     helper,
-    inliner,
     version_converter,
 )
 
 from .bodies import bodies, every, unfolded, with_bodies
+from .calls import check_recursion, inlined
 from .embedding import apart
 from .errors import ModelError
 from .mesh import Mesh
@@ -65,7 +65,8 @@ class Graph:
 def read(source: str | Path | bytes) -> tuple[ModelProto, Path | None]:
     """Parse a model without its external data; return it and the folder that it lies in.
 
-    Raises ModelError where the file is missing, truncated or no ONNX model.
+    Raises ModelError where the file is missing, truncated or no ONNX model, and where a function
+    calls itself.
     """
     folder = None
     name = "the model given as bytes"
@@ -82,6 +83,7 @@ def read(source: str | Path | bytes) -> tuple[ModelProto, Path | None]:
         raise ModelError(f"{name} is no ONNX model, or it is truncated ({error})") from None
     if not model.graph.output or not model.opset_import:
         raise ModelError(f"{name} is no complete ONNX model: it has no outputs or no opset")
+    check_recursion(model)
     return model, folder
 
 
@@ -94,7 +96,7 @@ def digest(path: str | Path) -> str:
 def load(source: str | Path | bytes | ModelProto) -> Graph:
     """Read a model into a Graph. Raises ModelError."""
     model, folder = (source, None) if isinstance(source, ModelProto) else read(source)
-    model = lowered(inliner.inline_local_functions(model) if model.functions else model)
+    model = lowered(inlined(model))
     graph = model.graph
     bare = Graph(
         name=graph.name,

@@ -6,8 +6,8 @@ and the runtime read the same table.
 
 Operands come first, then an int64 scalar `dest` or `source`, then any number of tokens (`after`):
 bool scalars that other communication nodes gave, and that order two nodes without data between
-them. So does the attribute `order`, a number. Other nodes keep the order of the graph. None of
-them is a pure function, and none may be removed, doubled or reordered: their schemas are
+them. So does the attribute `order`, a number. Nodes that state neither keep the order of the file.
+None of them is a pure function, and none may be removed, doubled or reordered: their schemas are
 NonDeterministic.
 """
 
@@ -21,7 +21,7 @@ import onnx
 
 # First: its table of operators by name cannot be built once two domains have a Gather.
 import onnx.reference
-from onnx import NodeProto, TypeProto, helper
+from onnx import AttributeProto, NodeProto, TypeProto, helper
 from onnx.defs import OpSchema
 from onnx.shape_inference import InferenceContext
 
@@ -124,10 +124,12 @@ COMMON = {
     "algorithm": "auto",
 }
 """Which ranks take part, and how. `groups` lists the ranks of all groups one after another, each
-of group_size; axis_name is an axis of the mesh in metadata_props["rankwise.mesh"]; else all."""
+of group_size; axis_name is an axis of the mesh in metadata_props["rankwise.mesh"], or NAME.tp of
+that in metadata_props["rankwise.mesh.NAME"]; else all."""
 
-ANNOTATION = {"order": Kind.INT}
-"""The place of an effect among those of its graph: a larger one comes later."""
+ANNOTATION = {"order": Kind.INT, "effects": Kind.INT}
+"""The place of an effect among those of its graph: a larger one comes later; and how many there
+are, which is checked where it is given."""
 
 
 def is_ours(node: NodeProto) -> bool:
@@ -148,7 +150,7 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 def with_defaults(node: NodeProto, declared: Mapping[str, Any]) -> dict[str, Any]:
     """Return a node's attributes, with the defaults of those that are declared.
 
-    Raises ValueError for one that is not.
+    Raises ValueError for one that is not, and for one of another type.
     """
     values = {name: value for name, value in declared.items() if not isinstance(value, Kind)}
     for entry in node.attribute:
@@ -157,9 +159,29 @@ def with_defaults(node: NodeProto, declared: Mapping[str, Any]) -> dict[str, Any
                 f"expected attributes of {node.op_type} among {', '.join(declared)}, "
                 f"got {entry.name!r}"
             )
+        wanted = _kind(declared[entry.name])
         value = helper.get_attribute_value(entry)
+        if entry.type != wanted:
+            name = AttributeProto.AttributeType.Name(wanted)
+            raise ValueError(f"expected the attribute {entry.name} to be {name}, got {value!r}")
         values[entry.name] = value.decode() if isinstance(value, bytes) else value
     return values
+
+
+KINDS = {
+    Kind.INT: AttributeProto.INT,
+    Kind.INTS: AttributeProto.INTS,
+    Kind.STRING: AttributeProto.STRING,
+    Kind.GRAPH: AttributeProto.GRAPH,
+}
+"""Types of attributes, as schemas and as nodes name them."""
+
+
+def _kind(declared: Any) -> AttributeProto.AttributeType:
+    """Return the type of an attribute that is declared by a type or a default."""
+    if isinstance(declared, Kind):
+        return KINDS[declared]
+    return AttributeProto.STRING if isinstance(declared, str) else AttributeProto.INT
 
 
 def result(

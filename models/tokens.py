@@ -10,29 +10,34 @@ from collections import Counter
 from itertools import pairwise
 from typing import Any, Literal
 
-from onnx import GraphProto, ModelProto, NodeProto, inliner
+from onnx import GraphProto, ModelProto, NodeProto
 
-from .effects import is_effect, set_number
+from .calls import inlined
+from .effects import Place, is_effect, set_place
 from .errors import ModelError
 from .nodes import label, references, subgraphs
 from .opset import DOMAIN, OPS, is_ours
 from .ordering import stable_order
+from .plan import build_plan, sealed
+from .plan.seal import seal_of
 
 Statement = Literal["tokens", "annotation", "plain"]
 
 
 def ordered(model: ModelProto, how: Statement) -> ModelProto:
-    """Return a model that states the order of its effects in this way alone.
+    """Return a sealed model that states the order of its effects in this way alone.
 
     Functions that communicate are inlined. Raises ModelError for an order that cannot be kept, and
     for tokens where a body communicates: If, Loop, Scan and ParallelFor have none.
     """
+    if seal_of(model) is not None:
+        build_plan(model)  # what is not whole would be sealed anew
     made = ModelProto()
     made.CopyFrom(model)
     if any(is_effect(node) for function in model.functions for node in function.node):
-        made = inliner.inline_local_functions(made)
+        made = inlined(made)
     _state(made.graph, how)
-    return made
+    return sealed(made)
 
 
 def _state(graph: GraphProto, how: Statement) -> None:
@@ -43,11 +48,11 @@ def _state(graph: GraphProto, how: Statement) -> None:
                 _state(body, how)
     effects = [node for node in nodes if is_effect(node)]
     for node in effects:
-        set_number(node, None)
+        set_place(node, None)
     _strip(nodes, effects, {value.name for value in graph.output})
     if how == "annotation":
         for place, node in enumerate(effects, 1):
-            set_number(node, place)
+            set_place(node, Place(place, len(effects)))
     if how == "tokens":
         _chain(nodes, effects)
     copies = [_copy(node) for node in nodes]

@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from onnx import ModelProto
 
 from ..models.dialects.annotations import is_annotated, lower_rank
 from ..models.dialects.translation import translated
 from ..models.errors import MeshError, ModelError
+from ..models.functions import check_places, native
 from ..models.graph import MAX_IR, MAX_OPSET, mesh_of, opsets, read
+from ..models.groups import members
 from ..models.manifest import Manifest
 from ..models.mesh import Mesh
-from ..models.plan import communicates
+from ..models.plan import build_plan, communicates
+from ..models.plan.seal import seal_of, set_seal
 from ..models.sharding import shard_rank
 from ..models.weights import initializers
+
+Functions = Literal["native", "literal"]
+"""How a function that is a known collective runs: as the operator, or as it is written."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,26 @@ def load_rank(
     return replace(made, is_sharded_here=True)
 
 
+def settled(loaded: Loaded, functions: Functions, rank: int, size: int) -> Loaded:
+    """Return a model whose functions that are collectives run as operators, or literally.
+
+    Raises ModelError for a function of another place than this rank's.
+    """
+
+    def place(attributes: Mapping[str, Any]) -> tuple[int, int]:
+        ranks = members(attributes, loaded.mesh, rank, size)
+        return ranks.index(rank), len(ranks)
+
+    if functions == "native":
+        made = native(loaded.model, place)
+        if made is not loaded.model and seal_of(made) is not None:
+            build_plan(loaded.model)  # the seal is that of the functions as they are written
+            set_seal(made, None)
+        return replace(loaded, model=made)
+    check_places(loaded.model, place)
+    return loaded
+
+
 def _load_directory(
     directory: Path, wanted: Mesh | None, rank: int, size: int, scratch: Path
 ) -> Loaded:
@@ -106,6 +133,8 @@ def _open(source: str | Path | bytes, size: int | None = None) -> Loaded:
     model, folder = read(source)
     model = translated(model, size)
     initializers(model.graph, folder)  # raises for external data that is missing or truncated
+    if seal_of(model) is not None and not communicates(model):
+        build_plan(model)  # raises: it would be taken for a model that is still to be sharded
     # What does not communicate is made for any number of ranks, whatever it was written for.
     mesh = mesh_of(model) if communicates(model) else None
     return Loaded(model, folder, mesh, source if isinstance(source, bytes) else str(source))

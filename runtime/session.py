@@ -24,7 +24,7 @@ from .execute import Program
 from .flow import Types
 from .fragment import Fragment, open_session
 from .groups import Groups
-from .loading import Loaded, load_rank
+from .loading import Functions, Loaded, load_rank, settled
 from .prepare import Setting, prepare
 from .proof import prove
 from .signature import Value, check_feeds, fits, signature
@@ -54,6 +54,7 @@ class InferenceSession:
         *,
         comm: Communicator | MPI.Comm | None = None,
         mesh: str | Mapping[str, int] | Mesh | None = None,
+        functions: Functions = "native",
     ) -> None:
         """Load this rank's part; collective.
 
@@ -63,6 +64,10 @@ class InferenceSession:
         with, and lets go of the file; "session.disable_prepacking" keeps them mapped, which saves
         memory where ranks read the same file, and 5 % of the time for one row; for a few rows it
         more than doubles the time.
+
+        `functions` says how calls of functions run that `rankwise lower` has made of collectives:
+        "native", as the operators that they were, by the algorithm that they spell out, or
+        "literal", by Send and Recv as they are written.
 
         Raises ModelError, MeshError, NothingToShard: on every rank, if on one.
         """
@@ -86,6 +91,9 @@ class InferenceSession:
                     path_or_bytes, mesh, self._comm.rank, self._comm.size, Path(scratch)
                 ),
             )
+            loaded = together(
+                self._comm, lambda: settled(loaded, functions, self._comm.rank, self._comm.size)
+            )
             plan = together(self._comm, lambda: build_plan(loaded.model))
             # Before there are groups: ranks that do not agree on one would wait for ever.
             prove(self._comm, plan, loaded)
@@ -101,6 +109,8 @@ class InferenceSession:
         self._running = threading.Lock()
         self.trace = Trace()
         """where the time of the latest run went"""
+        self.is_traced: bool = False
+        """whether a run keeps the times of each step, as session.trace.spans"""
         self.load_seconds: float = time.perf_counter() - start
 
     def _prepare(
@@ -220,7 +230,7 @@ class InferenceSession:
         if not is_alone and not self._running.acquire(blocking=False):
             raise RuntimeError("expected one run at a time, but another thread is in one")
         try:
-            outputs, self.trace = program.run(feeds, run_options)
+            outputs, self.trace = program.run(feeds, run_options, is_traced=self.is_traced)
         finally:
             if not is_alone:
                 self._running.release()

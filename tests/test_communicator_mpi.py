@@ -36,7 +36,7 @@ def test_the_first_example_of_the_lecture_runs(mpirun: MpiRun) -> None:
 LIFE = """
 import numpy as np, pytest
 from rankwise.collectives import CollectiveError, CollectiveTimeout, Communicator, Patience
-import rankwise.collectives.mpi as transport
+from rankwise.collectives import MismatchError, inbox
 from mpi4py import MPI
 
 with Communicator(MPI.COMM_WORLD) as comm:
@@ -51,12 +51,21 @@ for wrong in (MPI.COMM_NULL, MPI.COMM_SELF.Create_intercomm(0, MPI.COMM_WORLD, p
         Communicator(wrong)
 
 # Long messages are split.
-transport.LARGEST_MESSAGE = 1000
+inbox.LARGEST_MESSAGE = 1000
 comm = Communicator.world()
 x = np.arange(12345.0) * (comm.rank + 1)
 for name in ("ring", "tree", "recursive_doubling"):
     assert (comm.allreduce(x, algorithm=name) == 3 * np.arange(12345.0)).all()
 assert (comm.sendrecv(x, peer, x, peer) == np.arange(12345.0) * (peer + 1)).all()
+for sent, length in ((1000, 1000), (1000, 2000), (2000, 1000), (0, 1000), (3000, 2500), (999, 0)):
+    other = comm.isend(np.full(sent, 7, np.uint8), peer)
+    following = comm.isend([sent], peer)
+    try:
+        assert (comm.recv(np.empty(length, np.uint8), peer) == 7).all() and sent == length
+    except MismatchError as error:
+        assert f"got a {'long' if sent > length else 'short'}er message of {sent} b" in str(error)
+    assert comm.recv([0], peer) == [sent]
+    other.wait(), following.wait()
 comm.free()
 
 # Freed communicators are given back: MPICH has 2,046.

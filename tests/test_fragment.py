@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import graphs
 import numpy as np
 import onnxruntime
 import pytest
+from case import Case, build, normal
 from onnx import helper
 
 from rankwise import InferenceSession
@@ -20,8 +20,8 @@ from rankwise.models.sharding import plan, shard
 from rankwise.runtime.flow import agreed
 from rankwise.runtime.fragment import parse_type
 
-CACHED = graphs.Case(
-    graphs.build(
+CACHED = Case(
+    build(
         """(float[2,1,20] x, float[2,3,5,16] pk, float[2,3,5,16] pv, int32[2] m, int32[1] t) =>
            (y) {
           q = MatMul(x, wq)
@@ -38,17 +38,17 @@ CACHED = graphs.Case(
         wq=(20, 96), wk=(20, 48), wv=(20, 48), wo=(96, 200), wd=(200, 9),
     ),
     {
-        "x": graphs.normal(2, 1, 20),
-        "pk": graphs.normal(2, 3, 5, 16),
-        "pv": graphs.normal(2, 3, 5, 16),
+        "x": normal(2, 1, 20),
+        "pk": normal(2, 3, 5, 16),
+        "pv": normal(2, 3, 5, 16),
         "m": np.array([5, 5], np.int32),
         "t": np.array([6], np.int32),
     },
 )  # fmt: skip
 """A cache whose past is of a fixed length: onnxruntime tells that it does not grow."""
 
-CUT = graphs.Case(
-    graphs.build(
+CUT = Case(
+    build(
         """(float[b,s,6] x) => (y) <int64[1] first = {1}, int64[1] last = {1000}> {
           k = Cos(x)
           ks = ReduceSum <axes=[1], keepdims=1> (k)
@@ -68,12 +68,12 @@ CUT = graphs.Case(
         opset=10,
         w=(6, 8), v=(8, 6),
     ),
-    {"x": graphs.normal(2, 5, 6)},
+    {"x": normal(2, 5, 6)},
 )  # fmt: skip
 """onnxruntime tells that a slice is as long as what it is cut from, up to opset 10."""
 
-SLOPES = graphs.Case(
-    graphs.build(
+SLOPES = Case(
+    build(
         """(float[b,6] x) => (y) {
           h = MatMul(x, w)
           p = PRelu(h, slopes)
@@ -82,12 +82,12 @@ SLOPES = graphs.Case(
         }""",
         w=(6, 8), v=(8, 6), slopes=(3, 2, 1, 8), others=(6,),
     ),
-    {"x": graphs.normal(2, 6)},
+    {"x": normal(2, 6)},
 )  # fmt: skip
 """Slopes of more dims than what they scale, which onnxruntime takes."""
 
 
-def _work(directory: Path, case: graphs.Case, comm: Communicator) -> list[Any]:
+def _work(directory: Path, case: Case, comm: Communicator) -> list[Any]:
     with InferenceSession(directory, comm=comm) as session:
         return session.run(None, case.feeds)
 

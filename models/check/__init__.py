@@ -6,16 +6,17 @@ events     what a rank communicates
 program    a rank's plan, run on what is known
 flow       branches and loops
 match      the communications of all ranks, matched
+alone      one rank's call by itself
 calls      one collective, as its ranks call it
 order      all collectives of a group
 stuck      why ranks do not go on
 findings   what is wrong
-outline    a plan without large tensors
+slim       a plan without large tensors
 proof      the passes over all programs
 """
 
 from .findings import Finding, Verdict
-from .outline import outline
 from .proof import check
+from .slim import slim
 
-__all__ = ["Finding", "Verdict", "check", "outline"]
+__all__ = ["Finding", "Verdict", "check", "slim"]

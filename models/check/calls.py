@@ -10,7 +10,7 @@ from .events import Event, Shared, Value
 from .findings import Finding
 from .values import UNKNOWN, Dims, Tensor, dtype_name, may_equal
 
-PLACE = ("groups", "group_size", "axis_name", "dtype", "order")
+PLACE = ("groups", "group_size", "axis_name", "dtype", "order", "effects")
 """Attributes that need not be the same: groups are compared as ranks, dtype with what comes, and a
 rank numbers what it has."""
 
@@ -102,11 +102,14 @@ def _alone(event: Event) -> Tensor:
 
 def _result(events: Sequence[Event], event: Event) -> Tensor:
     made = _alone(event)
-    if event.op in ("AllReduce", "Reduce") or made.shape is None:
-        return made
     size, place = len(events), event.place
     attributes = event.step.attributes
     operands = [e.operand for e in events]
+    if event.op == "Scatter":
+        whole = operands[attributes["root"]] if 0 <= attributes["root"] < size else UNKNOWN
+        made = made._replace(shape=whole.shape)
+    if event.op in ("AllReduce", "Reduce") or made.shape is None:
+        return made
     shape = list(made.shape)
     match event.op:
         case "AllGather":
@@ -117,11 +120,6 @@ def _result(events: Sequence[Event], event: Event) -> Tensor:
         case "ReduceScatter":
             _set(shape, attributes["dim"], _part(operands[place], attributes["dim"], place, size))
         case "Scatter":
-            root = attributes["root"]
-            whole = operands[root] if 0 <= root < size else UNKNOWN
-            if whole.shape is None:
-                return Tensor(made.dtype)
-            shape = list(whole.shape)
             _set(shape, attributes["dim"], _part(whole, attributes["dim"], place, size))
         case "AllToAll":
             split, joined = attributes["split_dim"], attributes["concat_dim"]

@@ -13,14 +13,15 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from typing import NamedTuple
 
-from onnx import TensorProto, numpy_helper
+from onnx import NodeProto, TensorProto, numpy_helper
 
 from ..errors import ModelError
 from ..mesh import Mesh
-from ..nodes import label
 from ..opset import OPS
 from ..plan import Branch, Communicate, Compute, Control, ParallelFor, Plan, Repeat, Scan
+from ..plan.control import name_of
 from . import flow
+from .alone import flaws
 from .events import Event, Events, Shared, Value
 from .findings import Finding
 from .transfer import AI_ONNX, Node
@@ -37,6 +38,10 @@ class Reader(NamedTuple):
 
     op: str
     node: str
+
+    @classmethod
+    def of(cls, proto: NodeProto) -> Reader:
+        return cls(proto.op_type, name_of(proto))
 
 
 class Program:
@@ -123,7 +128,8 @@ class Program:
         for node in nodes:
             proto = node.proto
             read = [
-                scope.get(name) or self._unready(scope, name, Reader(proto.op_type, label(proto)))
+                scope.get(name)
+                or self._unready(scope, name, Reader(proto.op_type, name_of(proto)))
                 for name in node.reads
             ]
             made = transfer.outputs(node, tuple([value.tensor for value in read]), plan.model)
@@ -154,6 +160,7 @@ class Program:
         event = Event(self.rank, step, group, operand)
         if op.peer is not None and peer is not None:
             event = event._replace(peer=self._peer(event, op.peer, peer.tensor.number))
+        self.shared.findings.extend(flaws(event))
         made = yield event
         results = [made, TRUE] if op.gives == "Y" else [TRUE]
         scope.update(zip(step.outputs, results, strict=False))

@@ -8,7 +8,7 @@ answer is kept for each kind of question: most nodes cost one look into a table.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -36,8 +36,7 @@ IN_NUMPY: Mapping[str, Callable[..., Array]] = {
 """Of integers and bools: the arithmetic on ranks, which loops repeat."""
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """A compute node, made ready: what it is apart from the names that it reads and makes."""
 
     proto: NodeProto

@@ -4,6 +4,7 @@ instructions  what there is to do, and plans made of it
 planner       the plan of a model
 control       the instructions of nodes that hold bodies
 bodies        bodies as models of their own
+seal          what tells whether a file still has the communication that it was made with
 """
 
 from .instructions import (
@@ -18,7 +19,7 @@ from .instructions import (
     Scan,
     outline,
 )
-from .planner import build_plan, communicates
+from .planner import build_plan, communicates, sealed
 
 __all__ = [
     "Branch",
@@ -33,4 +34,5 @@ __all__ = [
     "build_plan",
     "communicates",
     "outline",
+    "sealed",
 ]

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from functools import cached_property
 
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, inliner
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
+from ..calls import check_recursion, inlined
 from ..dialects.recognition import is_foreign
 from ..dialects.translation import translated
 from ..errors import ModelError
@@ -26,6 +27,7 @@ from ..states import ancestors, states_of
 from .bodies import body_model
 from .control import control, name_of
 from .instructions import Communicate, Compute, Control, Instruction, Plan
+from .seal import check_seal, seal, set_seal
 
 BORDER = -1
 """The level of what cuts states that are fed whole: before all else, and it may be left out."""
@@ -49,10 +51,20 @@ def build_plan(model: ModelProto) -> Plan:
     """Plan one rank's run of a model.
 
     Nodes may be in any order. Raises ModelError for a cycle, a value that nothing makes, a
-    communication node that onnx would refuse, and a body that does not fit its node.
+    communication node that onnx would refuse, a body that does not fit its node, and a plan that
+    is not that of the model's seal.
     """
-    model = _prepared(model)
-    return _Planner(model).plan()
+    plan = _Planner(_prepared(model)).plan()
+    check_seal(plan)
+    return plan
+
+
+def sealed(model: ModelProto) -> ModelProto:
+    """Put the seal of its plan on a model that communicates; return it. Raises ModelError."""
+    set_seal(model, None)
+    if communicates(model):
+        set_seal(model, seal(build_plan(model)))
+    return model
 
 
 def _prepared(model: ModelProto) -> ModelProto:
@@ -60,9 +72,10 @@ def _prepared(model: ModelProto) -> ModelProto:
 
     Other dialects are rewritten first.
     """
+    check_recursion(model)
     model = translated(model)
     if any(_communicates_inside(function) for function in model.functions):
-        model = inliner.inline_local_functions(model)
+        model = inlined(model)
     return lowered(model)
 
 

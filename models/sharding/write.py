@@ -18,6 +18,7 @@ from ..graph import MAX_IR, Graph, digest, load
 from ..manifest import NAME, REPRESENTATIONS, Manifest, RankEntry
 from ..mesh import Mesh
 from ..opset import DOMAIN, VERSION
+from ..plan import sealed
 from ..states import to_metadata
 from ..weights import Array, WeightFile
 from .analysis import Analysis, analyse
@@ -229,7 +230,7 @@ def _model(sharding: Sharding, part: Part, initializers: list[TensorProto]) -> M
     )
     own = {"rankwise.mesh": str(sharding.mesh), "rankwise.rank": str(part.rank)}
     helper.set_model_props(model, graph.metadata | own | to_metadata(part.states))
-    return model
+    return sealed(model)
 
 
 def _manifest(source: Path, sharding: Sharding, representation: str, names: list[str]) -> Manifest:

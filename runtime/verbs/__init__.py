@@ -1,6 +1,6 @@
 """The verbs of the command line, a module for each."""
 
-from . import bench, check, convert, doctor, inspect, order, run, schedule, shard
+from . import bench, check, convert, doctor, inspect, lower, order, run, schedule, shard
 
 VERBS = {
     "inspect": inspect.VERB,
@@ -10,6 +10,7 @@ VERBS = {
     "schedule": schedule.VERB,
     "convert": convert.VERB,
     "order": order.VERB,
+    "lower": lower.VERB,
     "bench": bench.VERB,
     "doctor": doctor.VERB,
 }

@@ -26,10 +26,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     argument("--rtol", type=float, default=1e-3, help="relative tolerance (default %(default)s)")
     argument("--atol", type=float, default=1e-4, help="absolute tolerance (default %(default)s)")
     argument("--report", metavar="JSON", help="where times, bytes and memory by rank go")
+    argument("--trace", metavar="JSON", help="where a trace of all ranks goes, for Perfetto")
     argument("--seed", type=int, default=0, help="of random inputs (default %(default)s)")
     argument("--threads", type=int, help="threads of each rank (default: its share of the cores)")
     argument(
         "--repeat", type=int, default=1, metavar="N", help="runs; times are those of the last"
+    )
+    argument(
+        "--functions",
+        choices=("native", "literal"),
+        default="native",
+        help="run functions that lower has made of collectives as operators (default), or as "
+        "they are written",
     )
 
 

@@ -16,6 +16,7 @@ from operators import OPERATORS
 
 from . import values
 from .draft import WIDTHS, Draft, Drawn, Node
+from .inside import inside
 from .schemas import from_schema, operators
 from .special import SPECIAL
 from .values import SETTINGS, Array, Value
@@ -29,6 +30,10 @@ KNOWN = 0.3
 """How often a graph of the tests is the start."""
 
 
+IN_BODY = 0.15
+"""How often a graph is the body of an If or of a Loop."""
+
+
 def draw(seed: int, number: int) -> Drawn:
     """Return a graph: the same for the same seed and number."""
     rng = np.random.default_rng((seed, number))
@@ -38,7 +43,8 @@ def draw(seed: int, number: int) -> Drawn:
         proposed = propose(draft)
         nodes -= proposed is not None and draft.add(proposed)
         tries += 1
-    return draft.finished()
+    drawn = draft.finished()
+    return inside(drawn, rng) if rng.random() < IN_BODY else drawn
 
 
 def propose(draft: Draft) -> Node | None:

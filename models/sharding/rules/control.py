@@ -33,6 +33,8 @@ def loop(site: Site) -> None:
 
 def scan(site: Site) -> None:
     """Scan: as Loop; what it goes along is taken apart, one index at a time."""
+    if not site.bodies:
+        raise Conflict("before opset 9 it goes through a batch of sequences of several lengths")
     (body,) = site.bodies
     count = len(site.node.input) - site.attribute("num_scan_inputs")
     walked, made = _given(site)[count:], body.outputs[count:]
