@@ -18,7 +18,7 @@ from ..models.groups import members
 from ..models.manifest import Manifest
 from ..models.mesh import Mesh
 from ..models.plan import build_plan, communicates
-from ..models.plan.seal import seal_of
+from ..models.plan.seal import seal_of, set_seal
 from ..models.sharding import shard_rank
 from ..models.weights import initializers
 
@@ -96,7 +96,11 @@ def settled(loaded: Loaded, functions: Functions, rank: int, size: int) -> Loade
         return ranks.index(rank), len(ranks)
 
     if functions == "native":
-        return replace(loaded, model=native(loaded.model, place))
+        made = native(loaded.model, place)
+        if made is not loaded.model and seal_of(made) is not None:
+            build_plan(loaded.model)  # the seal is that of the functions as they are written
+            set_seal(made, None)
+        return replace(loaded, model=made)
     check_places(loaded.model, place)
     return loaded
 

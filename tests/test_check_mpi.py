@@ -33,7 +33,7 @@ def test_a_run_is_traced_on_one_clock(mpirun: MpiRun, tmp_path: Path) -> None:
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     reduced = [e for e in events if e["name"] == "AllReduce 'a'"]
     assert sorted(e["pid"] for e in reduced) == [0, 1, 2]
-    # On one clock, right to half a round of messages, nobody is done before all have come.
+    # On one clock, right to half a message's round: nobody is done before everybody has come.
     come, done_first = max(e["ts"] for e in reduced), min(e["ts"] + e["dur"] for e in reduced)
     assert come < done_first + 5_000
 

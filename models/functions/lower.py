@@ -14,8 +14,10 @@ from ..graph import load, opsets
 from ..nodes import every_node, label, subgraphs
 from ..opset import DOMAIN as OURS
 from ..opset import OPS, VERSION, attributes, is_ours
+from ..plan import build_plan, sealed
+from ..plan.seal import seal_of
 from ..shapes import infer
-from .lowering import COLLECTIVES, Lowering, lowered_function
+from .lowering import Lowering, check_algorithm, lowered_function
 from .ring import DOMAIN, OPERATORS, ring_function, ring_name
 
 Place = Callable[[Mapping[str, Any]], tuple[int, int]]
@@ -35,11 +37,15 @@ def lower(model: ModelProto, chosen: Mapping[str, str], place: Place | None) -> 
 
     `chosen` is the algorithm by operator. AllReduce by ring is one function for all ranks; any
     other one is another function on each rank, and needs its `place`. Functions of the model that
-    communicate are inlined first. Raises ModelError.
+    communicate are inlined first. What comes out is sealed as it is written. Raises ModelError.
     """
-    for op_type in chosen:
-        if op_type not in COLLECTIVES:
-            raise ModelError(f"expected collectives of {', '.join(COLLECTIVES)}, got {op_type!r}")
+    try:
+        for op_type, algorithm in chosen.items():
+            check_algorithm(op_type, algorithm)
+    except ValueError as error:
+        raise ModelError(str(error)) from None
+    if seal_of(model) is not None:
+        build_plan(model)  # what is not whole would be sealed anew
     made = ModelProto()
     foreign = any(is_ours(n) for f in model.functions if f.domain != DOMAIN for n in f.node)
     made.CopyFrom(inlined(model) if foreign else model)
@@ -56,7 +62,7 @@ def lower(model: ModelProto, chosen: Mapping[str, str], place: Place | None) -> 
     for domain in (OURS, DOMAIN):
         if domain not in imported:
             made.opset_import.append(helper.make_opsetid(domain, VERSION))
-    return made
+    return sealed(made)
 
 
 def element_types(model: ModelProto) -> dict[str, int]:
