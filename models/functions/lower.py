@@ -17,7 +17,7 @@ from ..opset import OPS, VERSION, attributes, is_ours
 from ..plan import build_plan, sealed
 from ..plan.seal import seal_of
 from ..shapes import infer
-from .lowering import COLLECTIVES, Lowering, lowered_function
+from .lowering import Lowering, check_algorithm, lowered_function
 from .ring import DOMAIN, OPERATORS, ring_function, ring_name
 
 Place = Callable[[Mapping[str, Any]], tuple[int, int]]
@@ -39,9 +39,11 @@ def lower(model: ModelProto, chosen: Mapping[str, str], place: Place | None) -> 
     other one is another function on each rank, and needs its `place`. Functions of the model that
     communicate are inlined first. What comes out is sealed as it is written. Raises ModelError.
     """
-    for op_type in chosen:
-        if op_type not in COLLECTIVES:
-            raise ModelError(f"expected collectives of {', '.join(COLLECTIVES)}, got {op_type!r}")
+    try:
+        for op_type, algorithm in chosen.items():
+            check_algorithm(op_type, algorithm)
+    except ValueError as error:
+        raise ModelError(str(error)) from None
     if seal_of(model) is not None:
         build_plan(model)  # what is not whole would be sealed anew
     made = ModelProto()

@@ -47,6 +47,21 @@ SHAPE = -1
 """The block that is the shape of what is broadcast in parts; it goes with block 0."""
 
 
+def check_algorithm(op_type: str, algorithm: str) -> None:
+    """Raise ValueError for an operator or an algorithm that is unknown, or not of messages."""
+    if op_type not in COLLECTIVES:
+        raise ValueError(f"expected collectives of {', '.join(COLLECTIVES)}, got {op_type!r}")
+    entries = TABLE[COLLECTIVES[op_type]]
+    known = ", ".join(name for name, entry in entries.items() if not entry.shared)
+    if algorithm not in entries:
+        raise ValueError(f"expected an algorithm of {op_type} ({known}), got {algorithm!r}")
+    if entries[algorithm].shared:
+        raise ValueError(
+            f"{op_type} by {algorithm!r} reads the memory of other ranks, which Send and Recv "
+            f"cannot say; take one of {known}"
+        )
+
+
 @dataclass(frozen=True)
 class Lowering:
     """One rank's part in one collective, by one algorithm."""
@@ -59,20 +74,7 @@ class Lowering:
     root: int | None = None
 
     def __post_init__(self) -> None:
-        if self.op_type not in COLLECTIVES:
-            raise ValueError(f"expected one of {', '.join(COLLECTIVES)}, got {self.op_type!r}")
-        collective = COLLECTIVES[self.op_type]
-        known = [name for name, entry in TABLE[collective].items() if not entry.shared]
-        if self.algorithm not in TABLE[collective]:
-            raise ValueError(
-                f"expected an algorithm of {self.op_type} ({', '.join(known)}), "
-                f"got {self.algorithm!r}"
-            )
-        if self.algorithm not in known:
-            raise ValueError(
-                f"{self.op_type} by {self.algorithm!r} reads the memory of other ranks, which "
-                f"Send and Recv cannot say; take one of {', '.join(known)}"
-            )
+        check_algorithm(self.op_type, self.algorithm)
         if self.op is not None and self.op not in OPERATORS:
             raise ValueError(f"expected a reduction of {', '.join(OPERATORS)}, got {self.op!r}")
 
