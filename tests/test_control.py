@@ -6,7 +6,6 @@ in its place runs on onnxruntime alone, and gives the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper, parser
+from onnx import numpy_helper
+from written import Feeds, model, run
 
 import rankwise
 from rankwise.collectives import Communicator, local
 from rankwise.runtime.execute import NodeError
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Feeds = Mapping[str, Any]
 SHARED = 'rankwise.AllReduce<op="max">'
 
 GRAPHS: dict[str, tuple[str, str, Feeds]] = {
@@ -123,29 +122,6 @@ GRAPHS: dict[str, tuple[str, str, Feeds]] = {
 }  # fmt: skip
 
 
-def model(ends: str, body: str) -> onnx.ModelProto:
-    header = '<ir_version: 10, opset_import: ["" : 20, "rankwise" : 1]>'
-    made = parser.parse_model(f"{header} g {ends} {{ {body} }}")
-    weights = {"many": 7, "two": 2, "scale": np.float32(0.5), "limit": np.float32(11)}
-    for name, value in weights.items():
-        made.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    return made
-
-
-def run(
-    size: int, made: onnx.ModelProto, feeds: Feeds | Callable[[int], Feeds]
-) -> list[list[Array]]:
-    """The outputs of every rank."""
-
-    def on_rank(comm: Communicator) -> list[Array]:
-        mine = feeds if isinstance(feeds, Mapping) else feeds(comm.rank)
-        with rankwise.InferenceSession(made.SerializeToString(), comm=comm) as session:
-            session.run(None, mine)  # a second run must not see the first
-            return session.run(None, mine)
-
-    return local.run(size, on_rank, timeout=60)
-
-
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_bodies_that_communicate_give_what_onnxruntime_gives(name: str, size: int) -> None:
@@ -236,67 +212,17 @@ def test_a_ring_of_sends_in_a_loop_does_not_block() -> None:
         np.testing.assert_array_equal(y, sum(given) + given[rank])
 
 
-DISAGREEMENTS: dict[str, tuple[str, Callable[[int], Feeds], str]] = {
-    "condition": (
-        """y = If (c) <then_branch = t () => (float[n] p) { p = rankwise.AllReduce(x) },
-                       else_branch = e () => (float[n] q) { q = Neg(x) }>""",
-        lambda rank: {"c": np.array(rank == 1)},
-        "If 'y' .*the same condition on all ranks.* rank 0 has false, rank 1 has true",
-    ),
-    "trip count": (
-        """y = Loop (k, , x) <body = b (int64 i, bool go, float[n] v) => (
-            bool go_on, float[n] s) { go_on = Identity(go) s = rankwise.AllReduce(v) }>""",
-        lambda rank: {"k": np.array(2 + (rank == 2))},
-        "Loop 'y' .*the same trip count on all ranks.* rank 0 has 2, rank 2 has 3",
-    ),
-    "condition of a loop": (
-        """y = Loop (many, , x) <body = b (int64 i, bool go, float[n] v) => (
-            bool go_on, float[n] s) { go_on = Less(i, k) s = rankwise.AllReduce(v) }>""",
-        lambda rank: {"k": np.array(1 + rank)},
-        "condition after iteration 1 .* rank 0 has false, rank 1 has true",
-    ),
-    "length": (
-        """a, y = Scan <num_scan_inputs = 1, body = b (float v, float e) => (float v2, float s) {
-            s = rankwise.AllReduce(e) v2 = Add(v, s) }> (scale, x)""",
-        lambda rank: {"x": np.ones(3 + (rank == 1), np.float32)},
-        "the same length to scan on all ranks.* rank 0 has 3, rank 1 has 4",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", DISAGREEMENTS)
-def test_ranks_that_do_not_agree_are_named(name: str) -> None:
-    body, feeds, message = DISAGREEMENTS[name]
-    made = model("(float[n] x, bool c, int64 k) => (float[n] y)", body)
-    common = {"x": np.ones(3, np.float32), "c": np.array(True), "k": np.array(1)}
-    with pytest.raises(NodeError, match=message):
-        run(3, made, lambda rank: {**common, **feeds(rank)})
-
-
-def test_ranks_agree_group_by_group() -> None:
-    body = """
-        y = If (c) <
-            then_branch = t () => (float[n] p) {
-                p = rankwise.AllReduce<groups=[0,1,2,3], group_size=2>(x) },
-            else_branch = e () => (float[n] q) { q = Neg(x) }>
-    """
-    made = model("(float[n] x, bool c) => (float[n] y)", body)
-    x = np.ones(3, np.float32)
-    found = run(4, made, lambda rank: {"x": x, "c": np.array(rank < 2)})
-    np.testing.assert_array_equal([y for (y,) in found], [2 * x, 2 * x, -x, -x])
-
-
 def test_an_error_names_the_way_to_its_node() -> None:
     body = """
         y = Loop (two, , x) <body = b (int64 i, bool go, float[n] v) => (bool go_on, float[n] s) {
             go_on = Identity(go)
             s = If (go) <
-                then_branch = t () => (float[n] p) { p = rankwise.Broadcast<root=7>(v) },
+                then_branch = t () => (float[n] p) { p = Neg(v) sent = rankwise.Send(p, k) },
                 else_branch = e () => (float[n] q) { q = Identity(v) }> }>
     """
-    made = model("(float[n] x) => (float[n] y)", body)
-    with pytest.raises(NodeError, match=r"rank \d, Loop 'y' > If 's' > Broadcast 'p' on float32"):
-        run(2, made, {"x": np.ones(3, np.float32)})
+    made = model("(float[n] x, int64 k) => (float[n] y)", body)
+    with pytest.raises(NodeError, match=r"rank \d, Loop 'y' > If 's' > Send 'sent' on float32"):
+        run(2, made, {"x": np.ones(3, np.float32), "k": np.array(7)})
 
 
 def test_weights_of_bodies_may_lie_in_external_files(tmp_path: Path) -> None:
