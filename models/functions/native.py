@@ -26,8 +26,8 @@ def native(model: ModelProto, place: Place) -> ModelProto:
     """Return a model in which known functions are operators, by the algorithm that they spell out.
 
     A ring is known where its rank and size are those of Rank and Size. What is not known stays. A
-    seal, which is that of the functions as they are written, goes. Raises ModelError for a function
-    that is that of another place than this rank's.
+    seal, which is that of the functions as they are written, goes. Raises ModelError for a
+    function that is that of another place than this rank's.
     """
     known = _known(model)
     if not known:
