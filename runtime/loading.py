@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from onnx import ModelProto
 
@@ -90,6 +90,8 @@ def settled(loaded: Loaded, functions: Functions, rank: int, size: int) -> Loade
 
     Raises ModelError for a function of another place than this rank's.
     """
+    if functions not in get_args(Functions):
+        raise ValueError(f"expected functions of native, literal, got {functions!r}")
 
     def place(attributes: Mapping[str, Any]) -> tuple[int, int]:
         ranks = members(attributes, loaded.mesh, rank, size)
