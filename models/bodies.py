@@ -13,7 +13,7 @@ from pathlib import Path
 
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 
-from .nodes import attribute, subgraphs
+from .nodes import attribute, copied, subgraphs
 from .weights import Weight
 
 FORMS = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
@@ -46,8 +46,7 @@ def with_bodies(node: NodeProto, change: Callable[[GraphProto], list[NodeProto]]
     """Return a node with other nodes in its bodies."""
     if not bodies(node):
         return node
-    changed = NodeProto()
-    changed.CopyFrom(node)
+    changed = copied(node)
     for body in bodies(changed):
         nodes = change(body)
         del body.node[:]
@@ -82,8 +81,7 @@ class _Unfolding:
 
     def node(self, node: NodeProto, names: Mapping[str, str]) -> NodeProto:
         """Return a node with other names; they are those of the scopes around it."""
-        changed = NodeProto()
-        changed.CopyFrom(node)
+        changed = copied(node)
         changed.input[:] = [names.get(name, name) for name in node.input]
         if bodies(node) and node.op_type == "Loop":
             changed.input.extend([""] * (2 - len(node.input)))

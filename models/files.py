@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import ExternalDataInfo
 
+from .effects import is_effect
 from .errors import ModelError
 from .graph import digest, opsets, read
 from .manifest import NAME, Manifest, RankEntry
@@ -50,8 +51,8 @@ def write_changed(
     source, output = Path(source), Path(output)
     folder = output if source.is_dir() else output.absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
+    _copy_data(models.values(), next(iter(models)).absolute().parent, folder)
     for path, model in models.items():
-        _copy_data(model, path.absolute().parent, folder)
         target = folder / path.name if source.is_dir() else output
         target.write_bytes(model.SerializeToString())
     if source.is_dir():
@@ -71,12 +72,12 @@ def write_ranks(
     output.mkdir(parents=True, exist_ok=True)
     folder = source.absolute().parent
     names = [f"rank{rank}.onnx" for rank in range(len(models))]
+    _copy_data(models, folder, output)
     for name, model in zip(names, models, strict=True):
-        _copy_data(model, folder, output)
         (output / name).write_bytes(model.SerializeToString())
     weights = initializers(models[0].graph, folder).values()
     entry_bytes = sum(weight.nbytes for weight in weights)
-    ours = Counter(node.op_type for node in every_node(models[0]) if is_ours(node))
+    effects = filter(is_effect, filter(is_ours, every_node(models[0])))
     Manifest(
         source={
             "path": str(source.absolute()),
@@ -88,12 +89,12 @@ def write_ranks(
         representation="per-rank",
         world_size=len(models),
         ranks=tuple(RankEntry(name, entry_bytes) for name in names),
-        collectives=dict(ours),
+        collectives=dict(Counter(node.op_type for node in effects)),
     ).write(output)
 
 
-def _copy_data(model: ModelProto, source: Path, folder: Path) -> None:
-    for location in sorted(_locations(model)):
+def _copy_data(models: Iterable[ModelProto], source: Path, folder: Path) -> None:
+    for location in sorted(set[str]().union(*map(_locations, models))):
         there, here = source / location, folder / location
         if here.exists() and here.resolve() == there.resolve():
             continue

@@ -30,11 +30,12 @@ def members(
 def _rows(attributes: Mapping[str, Any], mesh: Mesh | None, size: int) -> list[list[int]]:
     """Return the ranks of every group."""
     if "groups" in attributes:
-        ranks = list(attributes["groups"])
-        width = attributes.get("group_size", len(ranks))
-        if width < 1 or len(ranks) % width:
-            raise ModelError(f"expected groups of group_size ranks, got {ranks!r} and {width!r}")
-        return [ranks[k : k + width] for k in range(0, len(ranks), width)]
+        return _listed(attributes)
+    if "group_size" in attributes:
+        raise ModelError(
+            f"expected groups beside group_size, which says how long each is, got "
+            f"group_size {attributes['group_size']} alone"
+        )
     if "axis_name" not in attributes:
         return [list(range(size))]
     name = attributes["axis_name"]
@@ -43,6 +44,31 @@ def _rows(attributes: Mapping[str, Any], mesh: Mesh | None, size: int) -> list[l
         raise ModelError(f"expected axis_name to be an axis of a mesh, got {name!r} and {known}")
     if mesh.size != size:
         raise ModelError(f"the mesh {mesh} is of {mesh.size} ranks, but there are {size}")
-    grid = np.arange(size).reshape(tuple(mesh.axes.values()))
-    rows = np.moveaxis(grid, list(mesh.axes).index(name), -1).reshape(-1, mesh.axes[name])
-    return rows.tolist()
+    return rows(mesh, name)
+
+
+def _listed(attributes: Mapping[str, Any]) -> list[list[int]]:
+    """Return the groups that are listed one after another."""
+    ranks = list(attributes["groups"])
+    width = attributes.get("group_size", len(ranks))
+    if "axis_name" in attributes:
+        raise ModelError(
+            f"expected groups or axis_name, got {ranks!r} and {attributes['axis_name']!r}"
+        )
+    if width < 1 or len(ranks) % width:
+        raise ModelError(f"expected groups of group_size ranks, got {ranks!r} and {width!r}")
+    listed = [ranks[k : k + width] for k in range(0, len(ranks), width)]
+    if len(listed) > 1 and len(set(ranks)) < len(ranks):
+        raise ModelError(f"expected groups without a rank in common, got {listed!r}")
+    return listed
+
+
+def rows(mesh: Mesh, axis: str) -> list[list[int]]:
+    """Return the ranks that differ in one axis of a mesh alone, group by group.
+
+    >>> rows(Mesh(pp=2, tp=2), "pp")
+    [[0, 2], [1, 3]]
+    """
+    grid = np.arange(mesh.size).reshape(tuple(mesh.axes.values()))
+    found = np.moveaxis(grid, list(mesh.axes).index(axis), -1).reshape(-1, mesh.axes[axis])
+    return [list(map(int, row)) for row in found]

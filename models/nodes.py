@@ -17,6 +17,13 @@ RANDOM = {
 """Operators of ai.onnx that draw numbers; Dropout is another where it is trained."""
 
 
+def copied(node: NodeProto) -> NodeProto:
+    """Return a copy, to be changed."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
+
+
 def attribute(node: NodeProto, name: str, default: object = None) -> object:
     """Return the value of an attribute; bytes come as str."""
     for entry in node.attribute:

@@ -124,7 +124,8 @@ COMMON = {
     "algorithm": "auto",
 }
 """Which ranks take part, and how. `groups` lists the ranks of all groups one after another, each
-of group_size; axis_name is an axis of the mesh in metadata_props["rankwise.mesh"]; else all."""
+of group_size; axis_name is an axis of the mesh in metadata_props["rankwise.mesh"], or NAME.tp of
+that in metadata_props["rankwise.mesh.NAME"]; else all."""
 
 ANNOTATION = {"order": Kind.INT, "effects": Kind.INT}
 """The place of an effect among those of its graph: a larger one comes later; and how many there

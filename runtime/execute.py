@@ -24,7 +24,7 @@ from .control import CONTROL, Body
 from .fragment import Fragment, first_line
 from .groups import Group, Groups
 from .messages import Outbox
-from .trace import Trace
+from .trace import Span, Trace
 
 Values = dict[str, Any]
 
@@ -70,13 +70,17 @@ class Program:
         return replace(self, plan=plan, parts=[self.parts[k] for k in kept])
 
     def run(
-        self, feeds: Mapping[str, Any], options: onnxruntime.RunOptions | None = None
+        self,
+        feeds: Mapping[str, Any],
+        options: onnxruntime.RunOptions | None = None,
+        *,
+        is_traced: bool = False,
     ) -> tuple[Values, Trace]:
         """Run once; return the outputs by name, and where the time went.
 
-        Raises NodeError.
+        `is_traced` keeps a span of each step. Raises NodeError.
         """
-        running = Running(options)
+        running = Running(options, trace=Trace(spans=[] if is_traced else None))
         try:
             made = self.walk(feeds, running)
             _finish(running)
@@ -123,7 +127,8 @@ class Program:
         fixed: Collection[int],
         running: Running,
     ) -> Sequence[Any]:
-        op, comm, trace = OPS[step.op], self.groups.of(step), running.trace
+        op, trace, group = OPS[step.op], running.trace, self.groups.group(step)
+        comm = group.comm
         operands: list[Any] = [values[name] if name else None for name in step.inputs]
         x = operands[0] if op.operand != "none" else None
         peer = int(operands[op.operand != "none"]) if op.peer is not None else 0
@@ -133,8 +138,10 @@ class Program:
         call = Call(comm, x, peer, is_free, step.attributes, running.outbox)
         made = ACTIONS[step.op](call)
         if op.is_effect:
-            sent = comm.bytes_sent - before
-            trace.communicated(step.op, time.perf_counter() - start, sent)
+            end, sent = time.perf_counter(), comm.bytes_sent - before
+            trace.communicated(step.op, end - start, sent)
+            if trace.spans is not None:
+                trace.spans.append(_span(step, group, call, made, start, end, sent))
         return [*([] if made is None else [made]), np.array(True)]
 
     def _control(
@@ -143,7 +150,12 @@ class Program:
         assert isinstance(step, Control) and isinstance(bodies, tuple)
         calls: Sequence[Body] = [_BodyCall(body, values, running) for body in bodies]
         given = [values[name] if name else None for name in step.inputs]
-        return CONTROL[type(step)](step, calls, given, self.groups)
+        start = time.perf_counter()
+        made = CONTROL[type(step)](step, calls, given, self.groups)
+        if running.trace.spans is not None:
+            span = Span("control", step.label, start, time.perf_counter(), step.op)
+            running.trace.spans.append(span)
+        return made
 
 
 @dataclass
@@ -172,16 +184,39 @@ class _BodyCall:
 def _compute(fragment: Fragment, values: Values, running: Running) -> Sequence[Any]:
     start = time.perf_counter()
     made = fragment.run(values, running.options)
-    running.trace.compute_seconds += time.perf_counter() - start
+    end, trace = time.perf_counter(), running.trace
+    trace.compute_seconds += end - start
+    if trace.spans is not None:
+        trace.spans.append(Span("fragment", ", ".join(fragment.outputs), start, end))
     return made
+
+
+def _span(
+    step: Communicate,
+    group: Group,
+    call: Call,
+    made: Array | None,
+    start: float,
+    end: float,
+    sent: int,
+) -> Span:
+    size = max((array.nbytes for array in (call.x, made) if array is not None), default=0)
+    peer = None if OPS[step.op].peer is None else group.ranks[call.peer]
+    return Span(
+        "communication", step.label, start, end, step.op, size, sent, group.ranks, peer,
+        step.attributes.get("tag", 0),
+    )  # fmt: skip
 
 
 def _finish(running: Running) -> None:
     """Wait for the sends, whose time it is."""
     start = time.perf_counter()
     running.outbox.complete()
-    if "Send" in running.trace.operators:
-        running.trace.operators["Send"].seconds += time.perf_counter() - start
+    end, trace = time.perf_counter(), running.trace
+    if "Send" in trace.operators:
+        trace.operators["Send"].seconds += end - start
+        if trace.spans is not None:
+            trace.spans.append(Span("flush", "until all has left", start, end))
 
 
 class _Context:

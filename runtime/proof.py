@@ -8,10 +8,10 @@ import pickle
 import numpy as np
 
 from ..collectives import Communicator
-from ..models.check import check, outline
+from ..models.check import check, slim
 from ..models.errors import ModelError
 from ..models.plan import Compute, Plan
-from .agreement import together
+from .agreement import collected, together
 from .loading import Loaded
 
 STEPS = 400_000
@@ -30,7 +30,7 @@ def prove(comm: Communicator, plan: Plan, loaded: Loaded) -> None:
         np.array([loaded.is_sharded_here or is_silent]), counts=(1,) * comm.size
     ).all():
         return
-    packed = together(comm, lambda: pickle.dumps((outline(plan, loaded.folder), loaded.mesh)))
+    packed = together(comm, lambda: pickle.dumps((slim(plan, loaded.folder), loaded.mesh)))
     everything = _gathered(comm, packed)
     together(comm, lambda: None if everything is None else _judge(everything))
 
@@ -41,12 +41,8 @@ def _gathered(comm: Communicator, packed: bytes) -> list[bytes] | None:
     digests = comm.allgather(digest, counts=(DIGEST,) * comm.size).reshape(comm.size, DIGEST)
     first = [int((digests == mine).all(1).argmax()) for mine in digests]
     sent = packed if first[comm.rank] == comm.rank else b""
-    lengths = comm.allgather(np.array([len(sent)]), counts=(1,) * comm.size)
-    whole = comm.gather(np.frombuffer(sent, np.uint8), counts=lengths.tolist())
-    if whole is None:
-        return None
-    parts = [part.tobytes() for part in np.split(whole, np.cumsum(lengths)[:-1])]
-    return [parts[rank] for rank in first]
+    parts = collected(comm, sent)
+    return None if parts is None else [parts[rank] for rank in first]
 
 
 def _judge(everything: list[bytes]) -> None:

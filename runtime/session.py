@@ -109,6 +109,8 @@ class InferenceSession:
         self._running = threading.Lock()
         self.trace = Trace()
         """where the time of the latest run went"""
+        self.is_traced: bool = False
+        """whether a run keeps the times of each step, as session.trace.spans"""
         self.load_seconds: float = time.perf_counter() - start
 
     def _prepare(
@@ -228,7 +230,7 @@ class InferenceSession:
         if not is_alone and not self._running.acquire(blocking=False):
             raise RuntimeError("expected one run at a time, but another thread is in one")
         try:
-            outputs, self.trace = program.run(feeds, run_options)
+            outputs, self.trace = program.run(feeds, run_options, is_traced=self.is_traced)
         finally:
             if not is_alone:
                 self._running.release()

@@ -18,8 +18,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from mutants import judge, mutant
+from mutants import mutant
 from seed_programs import CONTROL, SEEDS
+from verdicts import judge
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from case import build, normal
+from case import build, integers, normal
 
 
 class Runs(NamedTuple):
@@ -166,6 +166,27 @@ NESTED = Runs(
 )  # fmt: skip
 """Bodies within a body, with names that both of them give."""
 
+QUANTISED = Runs(
+    build(
+        """(float[b,16] x, bool c) => (float[b,22] y) {
+          y = If (c) <then_branch = one () => (float[b,22] p) {
+              q, scale, zero = DynamicQuantizeLinear(x)
+              s = MatMulInteger(q, w, zero)
+              f = Cast <to=1> (s)
+              p = Mul(f, scale)
+            }, else_branch = other () => (float[b,22] p) {
+              q, scale, zero = DynamicQuantizeLinear(x)
+              s = MatMulInteger(q, v, zero)
+              f = Cast <to=1> (s)
+              p = Mul(f, scale)
+            }>
+        }""",
+        w=integers(16, 22), v=integers(16, 22),
+    ),
+    ({"x": normal(3, 16), "c": TRUE}, {"x": normal(2, 16), "c": FALSE}),
+)  # fmt: skip
+"""An operator in a body that is written out as a function."""
+
 
 def _layer(n: int, has_past: bool) -> str:
     """Attention over six heads and a cache, and an MLP."""
@@ -239,6 +260,7 @@ CASES = {
     "layers": LAYERS,
     "merged": MERGED,
     "nested": NESTED,
+    "quantised": QUANTISED,
     "scanned": SCANNED,
     "states": STATES,
 }

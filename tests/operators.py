@@ -228,6 +228,25 @@ OPERATORS: dict[str, Operator] = {
           y = GatherND <batch_dims=1> (x, i) }""",
         [3, 4, 7], fed_i=np.arange(24).reshape(4, 3, 2) % 5,
     ),
+    # one place of 9, as multi-query attention takes its keys; four in a row; one in two dims
+    "GatherND of one place": operator(
+        """(float[9,5,6] x) => (float[1,5,6] y) {
+          i = Constant <value = int64[1,1] {-2}> ()
+          y = GatherND (x, i) }""",
+        [5, 6, 7],
+    ),
+    "GatherND of places in a row": operator(
+        """(float[9,5,6] x) => (float[4,5,6] y) {
+          i = Constant <value = int64[4,1] {2, 3, 4, 5}> ()
+          y = GatherND (x, i) }""",
+        [2, 3, 4, 5, 6],
+    ),
+    "GatherND of a place in two dims": operator(
+        """(float[9,5,6] x) => (float[6] y) {
+          i = Constant <value = int64[2] {2, 3}> ()
+          y = GatherND (x, i) }""",
+        [2, 3, 6, 6],
+    ),
     "ScatterElements": operator(
         """(float[4,5,6] x, int64[4,2,6] i, float[4,2,6] u) => (float[4,5,6] y) {
           y = ScatterElements <axis=1, reduction="add"> (x, i, u) }""",

@@ -31,9 +31,10 @@ def program(
     expected: Callable[[list[Array]], Sequence[Array]],
     ranks: int = 3,
     mesh: str | None = None,
+    length: int | str = 8,
 ) -> Seed:
     each = [bodies] * ranks if isinstance(bodies, str) else bodies
-    ends = "(float[8] x) => (float[k] y)"
+    ends = f"(float[{length}] x) => (float[k] y)"
     return Seed([model(whole(body), ends, mesh) for body in each], expected)
 
 
@@ -146,6 +147,15 @@ SEEDS: dict[str, Seed] = {
     "a mesh": program(
         'a = R.AllReduce<axis_name="tp">(x) y = R.AllReduce<op="max", axis_name="pp">(a)',
         pairs, ranks=4, mesh="pp=2,tp=2",
+    ),
+    "lengths that a run knows": program(
+        SPMD
+        + """
+        a = R.AllReduce(x) t = R.Send<tag=1>(a, next) b = R.Recv<VEC, tag=1>(last)
+        g = R.Gather(x) c = R.Broadcast<root=2>(x) d = R.Reduce<root=1, op="min">(c) y = Add(b, d)
+        """,
+        lambda xs: [sum(xs[1:], xs[0]) + xs[2]] * 3,
+        length="n",
     ),
     "roots": program(
         [

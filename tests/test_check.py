@@ -7,7 +7,7 @@ import pytest
 from onnx import numpy_helper
 from programs import checked, model, models
 
-from rankwise.models.check import check, outline
+from rankwise.models.check import check, slim
 from rankwise.models.errors import ModelError
 from rankwise.models.plan import Communicate, build_plan
 
@@ -300,13 +300,13 @@ def test_what_is_no_program_is_an_error(body: str, message: str) -> None:
         checked(body)
 
 
-def test_an_outline_keeps_what_the_proof_needs_and_no_more() -> None:
+def test_a_slim_plan_keeps_what_the_proof_needs_and_no_more() -> None:
     body = "h = Reshape(x, shape) g = Add(h, w) y = R.AllReduce(g)"
     made = model(body)
     for name, array in [("shape", np.array([2, 2])), ("w", np.zeros((500, 2, 2), np.float32))]:
         made.graph.initializer.append(numpy_helper.from_array(array, name))
     plan = build_plan(made)
-    small = outline(plan, None)
+    small = slim(plan, None)
     assert small.model.ByteSize() < 300 < 8000 < plan.model.ByteSize()
     other = model("y = R.AllReduce(x)")
     assert str(check([small, build_plan(other)])) == str(check([plan, build_plan(other)]))

@@ -11,12 +11,12 @@ calls      one collective, as its ranks call it
 order      all collectives of a group
 stuck      why ranks do not go on
 findings   what is wrong
-outline    a plan without large tensors
+slim       a plan without large tensors
 proof      the passes over all programs
 """
 
 from .findings import Finding, Verdict
-from .outline import outline
 from .proof import check
+from .slim import slim
 
-__all__ = ["Finding", "Verdict", "check", "outline"]
+__all__ = ["Finding", "Verdict", "check", "slim"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnx import ModelProto, TensorProto, TypeProto, helper, numpy_helper, parser, shape_inference
+from onnx import ModelProto, helper, parser
 
 from ..errors import ModelError
+from ..known import integers, types
 from ..mesh import Mesh
 from ..nodes import every_node
 from ..opset import DOMAIN
@@ -43,7 +44,7 @@ def converted(model: ModelProto, name: str, ranks: int | None = None) -> ModelPr
         return sealed(made)
     set_seal(made, None)
     rank = int(metadata["rankwise.rank"]) if "rankwise.rank" in metadata else None
-    writer = Writer(DIALECTS[name], mesh, rank, size, _types(made), _scalars(made))
+    writer = Writer(DIALECTS[name], mesh, rank, size, types(made), integers(made))
     for holder in (made.graph, *made.functions):
         writer.rewrite(holder.node)
     for holder in (made, *made.functions):
@@ -69,30 +70,3 @@ def _import(holder: Any, dialect: Dialect) -> None:
         kept.append(helper.make_opsetid(dialect.domains[0], 1))
     del holder.opset_import[:]
     holder.opset_import.extend(kept)
-
-
-def _types(model: ModelProto) -> dict[str, TypeProto]:
-    """Return the types of values, as far as they can be inferred."""
-    graph = shape_inference.infer_shapes(model).graph
-    given = {
-        tensor.name: helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
-        for tensor in graph.initializer
-    }
-    values = (*graph.input, *graph.value_info, *graph.output)
-    return given | {value.name: value.type for value in values}
-
-
-def _scalars(model: ModelProto) -> dict[str, int]:
-    """Return the integers among the constants of a graph, by name."""
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    scalars = dict[str, int]()
-    for node in model.graph.node:
-        for entry in node.attribute if node.op_type == "Constant" else ():
-            if entry.name == "value":
-                tensors[node.output[0]] = entry.t
-            elif entry.name == "value_int":
-                scalars[node.output[0]] = entry.i
-    for name, tensor in tensors.items():
-        if tensor.data_type == TensorProto.INT64 and list(tensor.dims) in ([], [1]):
-            scalars[name] = int(numpy_helper.to_array(tensor).reshape(()))
-    return scalars

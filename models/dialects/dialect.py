@@ -100,9 +100,7 @@ class Dialect:
     """the text of those operators that are functions of others"""
 
     def speaks(self, node: NodeProto) -> bool:
-        """Say whether a node is this dialect's: also one that no form of that name fits."""
-        if node.domain not in self.domains:
-            return False
+        """Say whether a node of that name is this dialect's: also one that no form fits."""
         if node.op_type in self.refused:
             return True
         forms = self.forms.get(node.op_type, ())

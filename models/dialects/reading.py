@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from onnx import AttributeProto, ModelProto, NodeProto, TypeProto, helper, shape_inference
+from onnx import AttributeProto, ModelProto, NodeProto, TypeProto, helper
 
 from ..errors import ModelError
+from ..known import types
 from ..mesh import Mesh
 from ..nodes import attribute, label, subgraphs
 from ..opset import DOMAIN, OPS, Op, tensor_type
@@ -26,13 +27,8 @@ ALIGNED = 32
 
 def _shapes(model: ModelProto) -> dict[str, Shape]:
     """Return the shapes that are known in full, inferred ones too."""
-    graph = shape_inference.infer_shapes(model).graph
-    found = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        shape = _known(value.type)
-        if shape is not None:
-            found[value.name] = shape
-    return found
+    found = {name: _known(kind) for name, kind in types(model).items()}
+    return {name: shape for name, shape in found.items() if shape is not None}
 
 
 def _known(proto: TypeProto) -> Shape | None:

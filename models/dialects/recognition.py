@@ -8,10 +8,19 @@ from ..nodes import subgraphs
 from . import DIALECTS
 from .dialect import Dialect
 
+SPOKEN = {
+    (domain, name): dialect
+    for dialect in DIALECTS.values()
+    for domain in dialect.domains
+    for name in (*dialect.forms, *dialect.refused)
+}
+"""The dialect of each operator, by its domain and name: no two have the same."""
+
 
 def dialect_of(node: NodeProto) -> Dialect | None:
     """Return the dialect that a node is in, None for ours and for what does not communicate."""
-    return next((dialect for dialect in DIALECTS.values() if dialect.speaks(node)), None)
+    dialect = SPOKEN.get((node.domain, node.op_type))
+    return dialect if dialect is not None and dialect.speaks(node) else None
 
 
 def is_foreign(node: NodeProto) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from onnx import ModelProto, NodeProto, helper
 
 from ..calls import inlined
+from ..meshes import with_lists
 from ..nodes import subgraphs, with_inner
 from ..opset import DOMAIN, is_ours
 from .reading import Reader
@@ -16,9 +17,10 @@ from .recognition import is_foreign, speaks
 def translated(model: ModelProto, ranks: int | None = None) -> ModelProto:
     """Return a model whose communication is all of domain rankwise; itself, where it is already.
 
-    `ranks` is how many there will be, if that is known. Raises ModelError for a node that cannot
-    be said in ours.
+    Axes of named meshes are written out, so that a node says all of its group. `ranks` is how many
+    there will be, if that is known. Raises ModelError for a node that cannot be said in ours.
     """
+    model = with_lists(model)
     functions = {(function.domain, function.name) for function in model.functions}
     bodies: list[Iterable[NodeProto]] = [model.graph.node, *(f.node for f in model.functions)]
     if not any(speaks(node, functions) for body in bodies for node in body):

@@ -38,14 +38,14 @@ def lower(model: ModelProto, chosen: Mapping[str, str], place: Place | None) -> 
 
     `chosen` is the algorithm by operator. AllReduce by ring is one function for all ranks; any
     other one is another function on each rank, and needs its `place`. Functions of the model that
-    communicate are inlined first. Raises ModelError.
+    communicate are inlined first. What comes out is sealed as it is written. Raises ModelError.
     """
     try:
         for op_type, algorithm in chosen.items():
             check_algorithm(op_type, algorithm)
     except ValueError as error:
         raise ModelError(str(error)) from None
-    check_whole(model)
+    check_whole(model)  # what is not would be sealed anew
     made = ModelProto()
     foreign = any(is_ours(n) for f in model.functions if f.domain != DOMAIN for n in f.node)
     made.CopyFrom(inlined(model) if foreign else model)

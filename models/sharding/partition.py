@@ -18,7 +18,7 @@ import numpy.typing as npt
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from ..bodies import bodies, every
-from ..nodes import draws, references
+from ..nodes import copied, draws, references
 from ..opset import DOMAIN
 from ..states import State
 from ..weights import IndexSet, Weight
@@ -161,8 +161,7 @@ class _Writer:
 
     def _write_bodies(self, site: Site) -> None:
         """Write a node with its bodies; each tensor passes as ranks have it, or whole."""
-        node = NodeProto()
-        node.CopyFrom(site.node)
+        node = copied(site.node)
         node.input[:] = [self._given(site, tensor) for tensor in site.inputs[: len(node.input)]]
         for graph, body in zip(bodies(node), site.bodies, strict=True):
             self._write_body(site, graph, body)
@@ -221,8 +220,7 @@ class _Writer:
     def _draw(self, site: Site) -> None:
         """Let every rank draw, so that all graphs are alike, and take what the first has drawn."""
         drawn = {name: self._free(f"{name}/drawn") for name in site.node.output if name}
-        node = NodeProto()
-        node.CopyFrom(site.node)
+        node = copied(site.node)
         node.output[:] = [drawn.get(name, "") for name in node.output]
         self._append(node)
         for name, own in drawn.items():
@@ -256,8 +254,7 @@ class _Writer:
                 is_added = site.node.op_type in ADDED and self.rank > 0
                 inputs[k] = self._zero(tensor) if is_added else self.whole(tensor)
         name = self._name_of(site.output(), is_partial=True)
-        node = NodeProto()
-        node.CopyFrom(site.node)
+        node = copied(site.node)
         node.input[:], node.output[:] = [name or "" for name in inputs], [name]
         self._append(node)
         self._hold_partial(site.output(), name, "sum")

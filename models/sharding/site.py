@@ -84,6 +84,8 @@ class Site:
     needs_whole: list[Axis] = field(default_factory=list)
     born: list[Axis] = field(default_factory=list)
     """axes of the outputs that no input has, and that the rewriting can make local"""
+    dropped: list[Axis] = field(default_factory=list)
+    """parts of axes that the node leaves out"""
     only_size: bool = False
     """the node reads sizes, never elements"""
     obstacle: str | None = None
@@ -197,7 +199,8 @@ class Site:
         whole.
 
         An atom that the rule does not account for is among them: one of an input that is neither
-        in an output nor contracted, one of an output that no input has, one that occurs twice.
+        in an output nor contracted nor dropped, one of an output that no input has, one that
+        occurs twice.
         """
         if self.obstacle is not None:
             return self.seen
@@ -207,9 +210,10 @@ class Site:
         made = _atoms_of(self.outputs)
         summed = {atom for entry in self.contracted for atom in atoms(entry.axis)}
         born = {atom for axis in self.born for atom in atoms(axis)}
+        dropped = {atom for axis in self.dropped for atom in atoms(axis)}
         unaccounted = made - given - born
         if not self.only_size:
-            unaccounted |= given - made - summed
+            unaccounted |= given - made - summed - dropped
         unaccounted |= summed & made
         for entry in self.contracted:
             if entry.whole_unless_atom and find(entry.axis).kind != "atom":

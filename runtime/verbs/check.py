@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def check(options: argparse.Namespace) -> int:
     """Print what is wrong, a line for each finding; 1 if anything is."""
     from ...models.check import check as check_plans
-    from ...models.check import outline
+    from ...models.check import slim
     from ...models.plan import Plan, build_plan
     from ..loading import load_rank
 
@@ -45,7 +45,7 @@ def check(options: argparse.Namespace) -> int:
             text = loaded.model.SerializeToString(deterministic=True)
             digest = hashlib.sha256(text).digest()
             if digest not in known:
-                known[digest] = outline(build_plan(loaded.model), loaded.folder)
+                known[digest] = slim(build_plan(loaded.model), loaded.folder)
             plans.append(known[digest])
             meshes.append(loaded.mesh)
     verdict = check_plans(plans, meshes, rendezvous=options.rendezvous)

@@ -26,6 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     argument("--rtol", type=float, default=1e-3, help="relative tolerance (default %(default)s)")
     argument("--atol", type=float, default=1e-4, help="absolute tolerance (default %(default)s)")
     argument("--report", metavar="JSON", help="where times, bytes and memory by rank go")
+    argument("--trace", metavar="JSON", help="where a trace of all ranks goes, for Perfetto")
     argument("--seed", type=int, default=0, help="of random inputs (default %(default)s)")
     argument("--threads", type=int, help="threads of each rank (default: its share of the cores)")
     argument(

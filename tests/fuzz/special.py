@@ -226,6 +226,17 @@ def elements(d: Draft, x: Value, op: str) -> Node | None:
     return node._replace(attributes={"axis": axis})
 
 
+def gather_nd(d: Draft, x: Value) -> Node | None:
+    """Take places of x that follow each other, or one place in two dims."""
+    if not x.rank or not x.is_static(0):
+        return None
+    first = d.pick(x.shape[0])
+    rows = np.arange(first, first + 1 + d.pick(x.shape[0] - first)).reshape(-1, 1)
+    if x.rank > 1 and x.is_static(1) and d.pick(3) == 0:
+        rows = np.array([first, d.pick(x.shape[1])])
+    return Node("GatherND", [x.name, d.constant(rows - d.pick(2) * x.shape[0] * (rows.ndim - 1))])
+
+
 SPECIAL: dict[str, Special] = {
     "BatchNormalization": batch_normalization,
     "Concat": concat,
@@ -236,6 +247,7 @@ SPECIAL: dict[str, Special] = {
     "Expand": expand,
     "Gather": gather,
     "GatherElements": lambda d, x: elements(d, x, "GatherElements"),
+    "GatherND": gather_nd,
     "Gemm": gemm,
     "MatMul": matmul,
     "Pad": pad,

@@ -96,7 +96,7 @@ RULES: dict[str, Rule] = {
     "Compress": Rule(indexing.compress),
     "Gather": Rule(indexing.gather, indexing.local_gather),
     "GatherElements": Rule(indexing.gather_elements),
-    "GatherND": Rule(indexing.gather_nd),
+    "GatherND": Rule(indexing.gather_nd, indexing.local_gather_nd),
     "OneHot": Rule(indexing.one_hot),
     **_each("Scatter ScatterElements", Rule(indexing.scatter_elements)),
     "ScatterND": Rule(indexing.scatter_nd),

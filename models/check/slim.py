@@ -11,7 +11,7 @@ from ..plan import Branch, Communicate, Compute, Instruction, Plan
 from .values import Tensor, is_small
 
 
-def outline(plan: Plan, folder: Path | None) -> Plan:
+def slim(plan: Plan, folder: Path | None) -> Plan:
     """Return a plan whose models hold the elements of small tensors only.
 
     `folder` is where external data lies; that of small tensors is read.
@@ -25,10 +25,10 @@ def _step(step: Instruction, folder: Path | None) -> Instruction:
         case Compute() | Communicate():
             return step
         case Branch():
-            bodies = [outline(body, folder) for body in step.bodies]
+            bodies = [slim(body, folder) for body in step.bodies]
             return replace(step, then_body=bodies[0], else_body=bodies[1])
         case _:
-            return replace(step, body=outline(step.body, folder))
+            return replace(step, body=slim(step.body, folder))
 
 
 def _model(model: ModelProto, folder: Path | None) -> ModelProto:
