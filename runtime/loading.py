@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from onnx import ModelProto
 
@@ -98,16 +98,15 @@ def settled(loaded: Loaded, functions: Functions, rank: int, size: int) -> Loade
 
     Raises ModelError for a function of another place than this rank's.
     """
+    if functions not in get_args(Functions):
+        raise ValueError(f"expected functions of native, literal, got {functions!r}")
 
     def place(attributes: Mapping[str, Any]) -> tuple[int, int]:
         ranks = members(attributes, loaded.mesh, rank, size)
         return ranks.index(rank), len(ranks)
 
     if functions == "native":
-        made = native(loaded.model, place)
-        if made is not loaded.model and seal_of(loaded.model) is not None:
-            build_plan(loaded.model)  # its seal is that of the functions as they are written
-        return replace(loaded, model=made)
+        return replace(loaded, model=native(loaded.model, place))
     check_places(loaded.model, place)
     return loaded
 
