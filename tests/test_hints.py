@@ -11,7 +11,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from comparison import assert_same
 
+from rankwise import InferenceSession
+from rankwise.collectives import Communicator, local
 from rankwise.models.errors import HintError
 from rankwise.models.graph import load
 from rankwise.models.mesh import Mesh
@@ -29,6 +32,42 @@ def hinted(case: graphs.Case, size: int = 2, **hints: Any) -> Sharding:
 
 def shapes(sharding: Sharding, rank: int = 0) -> dict[str, tuple[int, ...]]:
     return {name: held.shape for name, held in sharding.part(rank).held.items()}
+
+
+def held(source: Path, size: int, **asked: Any) -> list[int]:
+    """The bytes that ranks hold of a model that is cut as it loads, its answers compared."""
+    session = onnxruntime.InferenceSession(graphs.MLP.model.SerializeToString())
+    expected = session.run(None, graphs.MLP.feeds)
+
+    def load_and_run(comm: Communicator) -> int:
+        with InferenceSession(source, comm=comm, **asked) as session:
+            assert_same(session.run(None, graphs.MLP.feeds), expected)
+            return session.weight_bytes
+
+    return local.run(size, load_and_run, timeout=60)
+
+
+@pytest.mark.parametrize("size", (2, 3))
+def test_ranks_that_cut_as_they_load_keep_hints_and_memory(size: int, tmp_path: Path) -> None:
+    source = tmp_path / "model.onnx"
+    source.write_bytes(graphs.MLP.model.SerializeToString())
+    hints = {"w1": {"dim": 0}, "w2": "whole"}
+    wanted = [part.weight_bytes for part in hinted(graphs.MLP, size, w1=0, w2="whole").parts]
+    assert held(source, size, hints=hints) == wanted != held(source, size)
+    shard(source, tmp_path / "spmd", "tp=2", representation="spmd", hints=hints)
+    assert held(tmp_path / "spmd", size) == wanted
+    shard(source, tmp_path / "roomy", "tp=2", representation="spmd", memory=10**6)
+    assert held(tmp_path / "roomy", size) == held(source, size, memory=10**6)
+    assert held(tmp_path / "roomy", size, hints=hints) == wanted
+
+
+def test_hints_for_what_is_sharded_already_are_refused(tmp_path: Path) -> None:
+    source = tmp_path / "model.onnx"
+    source.write_bytes(graphs.MLP.model.SerializeToString())
+    shard(source, tmp_path / "cut", "tp=2")
+    for sharded in (tmp_path / "cut", tmp_path / "cut" / "rank0.onnx"):
+        with pytest.raises(HintError, match="is sharded already; shard the whole model again"):
+            held(sharded, 2, hints={"w1": "whole"})
 
 
 def assert_right(sharding: Sharding, case: graphs.Case, directory: Path) -> None:
