@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .allreduce import described, one_shot, two_shot, viewed
+from .allreduce import described, on_whole, one_shot, two_shot, viewed
 from .arena import arena
 from .arrays import as_array, axis, ordered, settled, target, with_dim
 from .blocks import (
@@ -134,6 +134,8 @@ class Communicator(Engine):
         if not x.flags.c_contiguous or (result is out is not x and np.may_share_memory(out, x)):
             result[...] = x
             x = result
+        if not how.commutative:
+            how = on_whole(how, x.shape, x.nbytes)
         run = one_shot if name == "one_shot" else two_shot
         await self._guarded(run(shared, what, x.reshape(-1), result.reshape(-1), how))
         if how.finish is not None:
@@ -159,7 +161,7 @@ class Communicator(Engine):
         """allreduce into memory that ranks share; None where they do not, or it is full."""
         shared = self._shared
         how, _, for_memory = self._planned(x, op, algorithm)
-        if shared is None or for_memory is None or not x.nbytes:
+        if shared is None or for_memory is None or not x.nbytes or not how.commutative:
             return None
         what = described("view", how.name, x.dtype, x.shape)
         flat = np.ascontiguousarray(x).reshape(-1)

@@ -184,9 +184,34 @@ def bytes_are_counted_once(comm: Communicator) -> None:
 
 
 @check
-def functions_of_whole_arrays_go_through_messages(comm: Communicator) -> None:
+def functions_get_whole_arrays_in_the_order_of_ranks(comm: Communicator) -> None:
     factors = [np.array([[1, r + 1], [r, 1 + r * (r + 1)]]) for r in range(comm.size)]
-    equal(comm.allreduce(factors[comm.rank], lambda a, b: a @ b), reduce(np.matmul, factors))
+    expected = reduce(np.matmul, factors)
+
+    def product(left: Array, right: Array) -> Array:
+        result = left @ right
+        left[...] = right[...] = -1  # they are the function's own
+        return result
+
+    for name in (*NAMES, "tree"):
+        for shape in (
+            (2, 2),
+            (CHUNK // 32 + 1, 2, 2),
+        ):  # one that fits a chunk, and one that does not
+            x = np.broadcast_to(factors[comm.rank], shape)
+            got = comm.allreduce(x, product, algorithm=name)
+            equal(got, np.ascontiguousarray(np.broadcast_to(expected, shape)))
+            equal(x, np.broadcast_to(factors[comm.rank], shape))
+        x = factors[comm.rank].copy()
+        assert comm.allreduce(x, product, out=x, algorithm=name) is x
+        equal(x, expected)
+        equal(comm.allreduce(factors[comm.rank], product, view=True, algorithm=name), expected)
+    if comm.size > 1:
+        before = comm.bytes_sent
+        comm.allreduce(factors[comm.rank], product)
+        assert comm.bytes_sent - before == 32  # once, by one_shot
+        with pytest.raises(TypeError, match="expected op to return"):
+            comm.split(0).allreduce(factors[comm.rank], lambda a, b: (a @ b)[:1])  # type: ignore[union-attr]
 
 
 @check
