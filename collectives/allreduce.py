@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from .arrays import whole
 from .blocks import Offsets, even
+from .control import Topic, topic
 from .pace import STRIDES, Stride
 from .reduction import Reduction
-from .shared import CHUNK, Shared, Topic, topic
+from .shared import CHUNK, Shared
 
 Array = NDArray[Any]
 
@@ -134,8 +135,8 @@ async def viewed(shared: Shared, what: Topic, x: Array, how: Reduction) -> Array
     """
     shared.transport.bytes_sent += x.nbytes
     if not shared.place(x):
-        x = shared.copied(x)
-    slot, place = shared.vacancy(x.nbytes) if shared.rank == 0 else (0, 0)
+        x = shared.arena.copied(x)
+    slot, place = shared.results.vacancy(x.nbytes) if shared.rank == 0 else (0, 0)
     word = shared.announce(what, (shared.place(x), place, slot))
     await shared.announced(word, CALL)
     told = shared.places(word)
@@ -143,7 +144,7 @@ async def viewed(shared: Shared, what: Topic, x: Array, how: Reduction) -> Array
     if not place:
         return None
     rank, count, dtype = shared.rank, x.size, x.dtype
-    result = shared.held(slot, place, x.nbytes).view(dtype)
+    result = shared.results.held(slot, place, x.nbytes).view(dtype)
     a, b = even(count, shared.size)[rank : rank + 2]
     operands = [shared.at(q, told[q][0], dtype, count)[a:b] for q in range(shared.size)]
     shared.quiet.run(how.many, operands, result[a:b])

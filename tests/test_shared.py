@@ -34,7 +34,8 @@ from rankwise.collectives import (
 from rankwise.collectives import segment as segments
 from rankwise.collectives.allreduce import described, one_shot, two_shot
 from rankwise.collectives.reduction import REDUCTIONS, TILE
-from rankwise.collectives.shared import CHUNK, Shared, share
+from rankwise.collectives.shared import CHUNK, Shared
+from rankwise.collectives.sharing import share
 from rankwise.collectives.transport import Transport
 from rankwise.collectives.waiting import finish
 
