@@ -18,7 +18,7 @@ from ..models.groups import members
 from ..models.manifest import Manifest
 from ..models.mesh import Mesh
 from ..models.plan import build_plan, communicates
-from ..models.plan.seal import seal_of, set_seal
+from ..models.plan.seal import seal_of
 from ..models.sharding import shard_rank
 from ..models.weights import initializers
 
@@ -97,9 +97,8 @@ def settled(loaded: Loaded, functions: Functions, rank: int, size: int) -> Loade
 
     if functions == "native":
         made = native(loaded.model, place)
-        if made is not loaded.model and seal_of(made) is not None:
-            build_plan(loaded.model)  # the seal is that of the functions as they are written
-            set_seal(made, None)
+        if made is not loaded.model and seal_of(loaded.model) is not None:
+            build_plan(loaded.model)  # its seal is that of the functions as they are written
         return replace(loaded, model=made)
     check_places(loaded.model, place)
     return loaded
