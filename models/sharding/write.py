@@ -14,7 +14,7 @@ from typing import Any
 from onnx import ModelProto, TensorProto, helper
 
 from ..errors import MeshError, ModelError, NothingToShard
-from ..graph import MAX_IR, Graph, digest, load
+from ..graph import FED_WHOLE, MAX_IR, Graph, digest, load
 from ..manifest import NAME, REPRESENTATIONS, Manifest, RankEntry
 from ..mesh import Mesh
 from ..opset import DOMAIN, VERSION
@@ -248,7 +248,7 @@ def _model(sharding: Sharding, part: Part, initializers: list[TensorProto]) -> M
         producer_name="rankwise",
     )
     own = {"rankwise.mesh": str(sharding.mesh), "rankwise.rank": str(part.rank)}
-    own |= asked.to_metadata(sharding.terms)
+    own |= asked.to_metadata(sharding.terms) | FED_WHOLE
     helper.set_model_props(model, graph.metadata | own | to_metadata(part.states))
     return sealed(model)
 
