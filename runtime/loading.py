@@ -96,10 +96,7 @@ def settled(loaded: Loaded, functions: Functions, rank: int, size: int) -> Loade
         return ranks.index(rank), len(ranks)
 
     if functions == "native":
-        made = native(loaded.model, place)
-        if made is not loaded.model and seal_of(loaded.model) is not None:
-            build_plan(loaded.model)  # its seal is that of the functions as they are written
-        return replace(loaded, model=made)
+        return replace(loaded, model=native(loaded.model, place))
     check_places(loaded.model, place)
     return loaded
 
