@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from onnx import ModelProto
 
+from ..models.dialects import ort_distributed
 from ..models.dialects.annotations import is_annotated, lower_rank
 from ..models.dialects.translation import translated
 from ..models.errors import MeshError, ModelError
@@ -36,6 +37,8 @@ class Loaded:
     mesh: Mesh | None
     source: str | bytes
     """what onnxruntime can load itself, if the model does not communicate"""
+    is_rewritten: bool = False
+    """whether the model is another one than its source"""
     is_sharded_here: bool = False
     """whether it was cut by this call, and not read"""
 
@@ -47,6 +50,8 @@ class Loaded:
     @property
     def is_plain(self) -> bool:
         """Whether onnxruntime reads the source as it stands, without a plan."""
+        if self.is_rewritten:
+            return False
         newest = opsets(self.model).get("", 0)
         is_recent = self.model.ir_version > MAX_IR or newest > MAX_OPSET
         return not communicates(self.model) and not is_recent
@@ -76,6 +81,9 @@ def load_rank(
             f"{'is' if size == 1 else 'are'} {size}; start {wanted.size} or name another mesh"
         )
     loaded = _open(source, size)
+    if ort_distributed.speaks(loaded.model):
+        model = ort_distributed.lowered(loaded.model, rank, size)
+        return replace(loaded, model=model, mesh=wanted, is_rewritten=True)
     if size > 1 and wanted is None and is_annotated(loaded.model):
         return replace(_open(lower_rank(source, rank, size, scratch), size), mesh=Mesh(tp=size))
     if size == 1 or communicates(loaded.model):
@@ -96,7 +104,10 @@ def settled(loaded: Loaded, functions: Functions, rank: int, size: int) -> Loade
         return ranks.index(rank), len(ranks)
 
     if functions == "native":
-        return replace(loaded, model=native(loaded.model, place))
+        made = native(loaded.model, place)
+        if made is not loaded.model and seal_of(loaded.model) is not None:
+            build_plan(loaded.model)  # its seal is that of the functions as they are written
+        return replace(loaded, model=made)
     check_places(loaded.model, place)
     return loaded
 
@@ -108,6 +119,8 @@ def _load_directory(
     path = directory / manifest.ranks[min(rank, manifest.world_size - 1)].model
     if manifest.representation == "spmd":
         return load_rank(path, wanted, rank, size, scratch)
+    if manifest.representation == "annotated":
+        return load_rank(path, None, rank, size, scratch)
     made = Mesh.parse(manifest.mesh)
     if made.size != size:
         raise MeshError(
