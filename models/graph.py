@@ -155,6 +155,16 @@ def mesh_of(model: ModelProto) -> Mesh | None:
     return Mesh.parse(text[0]) if text else None
 
 
+FED_WHOLE = {"rankwise.feeds": "whole"}
+"""The metadata of a part of a model that was sharded: every rank is fed what the whole was."""
+
+
+def is_fed_whole(model: ModelProto) -> bool:
+    """Say whether the ranks of a model are all fed the same."""
+    ((key, value),) = FED_WHOLE.items()
+    return any((entry.key, entry.value) == (key, value) for entry in model.metadata_props)
+
+
 def lowered(model: ModelProto) -> ModelProto:
     """Return a model whose operators are no newer than onnxruntime reads.
 

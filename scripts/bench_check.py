@@ -37,6 +37,11 @@ def graph(rank: int, ranks: int, nodes: int, communications: int) -> onnx.ModelP
             with build.scope(f"{k}.{j}"):
                 x = build.op("Reshape", x, shape) if j % 3 == 2 else build.op("Tanh", x)
         x = communicate(build, k, x, ends)
+    build.graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(node.output[0], 1, ["n", WIDTH])
+        for node in build.graph.node
+        if node.output
+    )
     for _ in range(nodes - len(build.graph.node)):
         x = build.op("Neg", x)
     build.output(x, np.float32, ["n", WIDTH])

@@ -14,13 +14,14 @@ from typing import Any
 from onnx import ModelProto, TensorProto, helper
 
 from ..errors import MeshError, ModelError, NothingToShard
-from ..graph import MAX_IR, Graph, digest, load
+from ..graph import FED_WHOLE, MAX_IR, Graph, digest, load
 from ..manifest import NAME, REPRESENTATIONS, Manifest, RankEntry
 from ..mesh import Mesh
 from ..opset import DOMAIN, VERSION
 from ..plan import sealed
 from ..states import to_metadata
 from ..weights import Array, WeightFile
+from . import asked
 from .analysis import Analysis, analyse
 from .heads import choose_by_head
 from .hints import Hint, to_hints
@@ -105,7 +106,7 @@ def shard(
     mesh: str | Mesh,
     *,
     representation: str = "per-rank",
-    hints: Mapping[str, Any] | Sequence[Hint] = (),
+    hints: Mapping[str, Any] | tuple[Hint, ...] = (),
     memory: int | None = None,
     machine: Machine = HERE,
     progress: Progress | None = None,
@@ -130,12 +131,9 @@ def shard(
     source, place = Path(source), Path(directory)
     _check_place(place)
     mesh = Mesh.parse(mesh)
-    asked = to_hints(hints) if isinstance(hints, Mapping) else tuple(hints)
-    terms = Terms(machine, memory, asked)
-    if representation == "spmd" and terms != Terms():
-        raise ModelError(
-            "expected no hints, memory or machine with spmd: its ranks choose as they load"
-        )
+    terms = Terms(machine, memory, to_hints(hints))
+    if representation == "spmd" and machine != HERE:
+        raise ModelError("expected no other machine with spmd: its ranks choose as they load")
     sharding = plan(load(source), mesh, terms)
     place.absolute().parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
@@ -250,6 +248,7 @@ def _model(sharding: Sharding, part: Part, initializers: list[TensorProto]) -> M
         producer_name="rankwise",
     )
     own = {"rankwise.mesh": str(sharding.mesh), "rankwise.rank": str(part.rank)}
+    own |= asked.to_metadata(sharding.terms) | FED_WHOLE
     helper.set_model_props(model, graph.metadata | own | to_metadata(part.states))
     return sealed(model)
 
@@ -281,14 +280,20 @@ def _manifest(
 
 
 def shard_rank(
-    source: str | Path | bytes, mesh: str | Mesh, rank: int, directory: str | Path
+    source: str | Path | bytes,
+    mesh: str | Mesh,
+    rank: int,
+    directory: str | Path,
+    terms: Terms | None = None,
 ) -> Path:
     """Write one rank's graph and weights into a directory; return the graph's path.
 
-    All ranks that call this with the same model and mesh make graphs that fit together. Raises
-    ModelError, MeshError, NothingToShard.
+    All ranks that call this with the same arguments make graphs that fit together. Without terms
+    they are those that the model keeps. Raises ModelError, MeshError, HintError, NothingToShard.
     """
-    sharding = plan(load(source), Mesh.parse(mesh))
+    graph = load(source)
+    terms = asked.from_metadata(graph.metadata) if terms in (None, Terms()) else terms
+    sharding = plan(graph, Mesh.parse(mesh), terms)
     path = Path(directory) / f"rank{rank}.onnx"
     write_part(sharding, sharding.part(rank), path, _silent)
     return path

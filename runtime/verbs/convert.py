@@ -62,20 +62,39 @@ def _made(model: ModelProto, form: str, ranks: int | None) -> ModelProto:
 
 def _convert_to_ranks(options: argparse.Namespace) -> int:
     """Write a directory with a model for each rank, of one for all."""
+    from ...models.dialects.annotations import is_annotated
     from ...models.dialects.translation import translated
-    from ...models.files import models_of, write_ranks
-    from ...models.graph import mesh_of
+    from ...models.files import check_folder, write_ranks
+    from ...models.graph import mesh_of, read
     from ...models.representations import per_rank
 
-    if Path(options.model).is_dir():
-        raise ValueError(f"expected one model for all ranks, but {options.model} is a directory")
-    models = models_of(options.model)
-    _expect_communication(options.model, models)
-    (model,) = models.values()
-    ranks = per_rank(translated(model, options.ranks), options.ranks)
-    write_ranks(ranks, options.model, options.output, mesh_of(ranks[0]))
-    print(f"{options.output}  per-rank, {len(ranks)} of them")
+    source, output = Path(options.model), Path(options.output)
+    if source.is_dir():
+        raise ValueError(f"expected one model for all ranks, but {source} is a directory")
+    check_folder(output)
+    model, _ = read(source)
+    if is_annotated(model):
+        ranks = _lowered(source, output, options.ranks)
+        write_ranks(ranks, source, output, mesh_of(ranks[0]), data=output)
+    else:
+        _expect_communication(options.model, {source: model})
+        ranks = per_rank(translated(model, options.ranks), options.ranks)
+        write_ranks(ranks, source, output, mesh_of(ranks[0]))
+    print(f"{output}  per-rank, {len(ranks)} of them")
     return 0
+
+
+def _lowered(source: Path, output: Path, ranks: int | None) -> list[ModelProto]:
+    """Write the graphs of the ranks of an annotated model; return them."""
+    from ...models.dialects.annotations import lower_rank
+    from ...models.graph import read
+    from ...models.plan import sealed
+
+    if ranks is None:
+        raise ValueError("expected --ranks, of which the model may have several numbers")
+    output.mkdir(parents=True, exist_ok=True)
+    made = [lower_rank(source, rank, ranks, output) for rank in range(ranks)]
+    return [sealed(read(path)[0]) for path in made]
 
 
 def _expect_communication(name: str, models: Mapping[Path, ModelProto]) -> None:
