@@ -34,6 +34,9 @@ def _difference(first: Event, event: Event) -> tuple[str, object, object] | None
     for name in others.keys() | mine.keys():
         if others.get(name) != mine.get(name):
             return name, repr(others.get(name)), repr(mine.get(name))
+    if event.op == "ParallelFor":
+        mine, wanted = event.operand.number, first.operand.number
+        return None if None in (mine, wanted) or mine == wanted else ("count", wanted, mine)
     a, b = _operand(first), _operand(event)
     if a.dtype is not None and b.dtype is not None and a.dtype != b.dtype:
         return "dtype", dtype_name(a.dtype), dtype_name(b.dtype)
@@ -107,7 +110,7 @@ def _result(events: Sequence[Event], event: Event) -> Tensor:
     operands = [e.operand for e in events]
     if event.op == "Scatter":
         whole = operands[attributes["root"]] if 0 <= attributes["root"] < size else UNKNOWN
-        made = made._replace(shape=whole.shape)
+        made = made._replace(shape=(1,) if whole.shape == () else whole.shape)
     if event.op in ("AllReduce", "Reduce") or made.shape is None:
         return made
     shape = list(made.shape)
@@ -135,9 +138,10 @@ def _set(shape: list[int | None], dim: int, length: int | None) -> None:
 
 
 def _length(tensor: Tensor, dim: int) -> int | None:
-    if tensor.shape is None or not -len(tensor.shape) <= dim < len(tensor.shape):
+    if tensor.shape is None:
         return None
-    return tensor.shape[dim]
+    shape = tensor.shape or (1,)
+    return shape[dim] if -len(shape) <= dim < len(shape) else None
 
 
 def _sum(operands: Sequence[Tensor], dim: int) -> int | None:
