@@ -35,8 +35,8 @@ def _difference(first: Event, event: Event) -> tuple[str, object, object] | None
         if others.get(name) != mine.get(name):
             return name, repr(others.get(name)), repr(mine.get(name))
     if event.op == "ParallelFor":
-        mine, wanted = event.operand.number, first.operand.number
-        return None if None in (mine, wanted) or mine == wanted else ("count", wanted, mine)
+        count, wanted = event.operand.number, first.operand.number
+        return None if None in (count, wanted) or count == wanted else ("count", wanted, count)
     a, b = _operand(first), _operand(event)
     if a.dtype is not None and b.dtype is not None and a.dtype != b.dtype:
         return "dtype", dtype_name(a.dtype), dtype_name(b.dtype)
