@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..opset import OPS, result
+from .alone import DIMS
 from .events import Event, Shared, Value
 from .findings import Finding
 from .values import UNKNOWN, Dims, Tensor, dtype_name, may_equal
@@ -31,7 +32,7 @@ def _difference(first: Event, event: Event) -> tuple[str, object, object] | None
     if event.op != first.op:
         return "op", first.op, event.op
     mine, others = _options(event), _options(first)
-    for name in others.keys() | mine.keys():
+    for name in sorted(others.keys() | mine.keys()):
         if others.get(name) != mine.get(name):
             return name, repr(others.get(name)), repr(mine.get(name))
     if event.op == "ParallelFor":
@@ -46,7 +47,12 @@ def _difference(first: Event, event: Event) -> tuple[str, object, object] | None
 
 
 def _options(event: Event) -> Mapping[str, Any]:
-    return {name: v for name, v in event.step.attributes.items() if name not in PLACE}
+    """What a call is made with; dims are counted from the first where it is known how many."""
+    options = {name: v for name, v in event.step.attributes.items() if name not in PLACE}
+    if event.operand.shape is not None and event.op != "ParallelFor":
+        rank = len(event.operand.shape) or 1
+        options |= {name: options[name] % rank for name in options.keys() & DIMS}
+    return options
 
 
 def _operand(event: Event) -> Tensor:
