@@ -92,20 +92,19 @@ def infer(graph: Graph, sizes: Mapping[str, int]) -> Shapes:
         found.types[name], found.shapes[name] = weight.data_type, weight.shape
         if weight.count <= VALUE_ELEMENTS:
             found.values[name] = weight.read()
-    opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
-    _infer_nodes(graph.nodes, graph, opsets, sizes.get(OPEN, 1), found)
+    infer_nodes(graph.nodes, graph, found, sizes.get(OPEN, 1))
     return found
 
 
-def _infer_nodes(
-    nodes: Iterable[NodeProto],
-    graph: Graph,
-    opsets: list[onnx.OperatorSetIdProto],
-    unknown: int,
-    found: Shapes,
-) -> None:
+def infer_nodes(nodes: Iterable[NodeProto], graph: Graph, found: Shapes, unknown: int = 1) -> None:
+    """Note what nodes make, of operators as the graph's opsets have them.
+
+    Dims that depend on how control flows are `unknown`.
+    """
+    opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
+
     def run(inner: Iterable[NodeProto]) -> None:
-        _infer_nodes(inner, graph, opsets, unknown, found)
+        infer_nodes(inner, graph, found, unknown)
 
     for node in nodes:
         if bodies(node):

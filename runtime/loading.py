@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from onnx import ModelProto
 
+from ..models.dialects import ort_distributed
 from ..models.dialects.annotations import is_annotated, lower_rank
 from ..models.dialects.translation import translated
 from ..models.errors import HintError, MeshError, ModelError
@@ -37,6 +38,8 @@ class Loaded:
     mesh: Mesh | None
     source: str | bytes
     """what onnxruntime can load itself, if the model does not communicate"""
+    is_rewritten: bool = False
+    """whether the model is another one than its source"""
     is_sharded_here: bool = False
     """whether it was cut by this call, and not read"""
 
@@ -48,6 +51,8 @@ class Loaded:
     @property
     def is_plain(self) -> bool:
         """Whether onnxruntime reads the source as it stands, without a plan."""
+        if self.is_rewritten:
+            return False
         newest = opsets(self.model).get("", 0)
         is_recent = self.model.ir_version > MAX_IR or newest > MAX_OPSET
         return not communicates(self.model) and not is_recent
@@ -79,6 +84,10 @@ def load_rank(
             f"{'is' if size == 1 else 'are'} {size}; start {wanted.size} or name another mesh"
         )
     loaded = _open(source, size)
+    if ort_distributed.speaks(loaded.model):
+        _refuse(terms, "the model")
+        model = ort_distributed.lowered(loaded.model, rank, size)
+        return replace(loaded, model=model, mesh=wanted, is_rewritten=True)
     if communicates(loaded.model):
         _refuse(terms, "the model")
     if size > 1 and wanted is None and is_annotated(loaded.model):
@@ -95,16 +104,15 @@ def settled(loaded: Loaded, functions: Functions, rank: int, size: int) -> Loade
 
     Raises ModelError for a function of another place than this rank's.
     """
+    if functions not in get_args(Functions):
+        raise ValueError(f"expected functions of native, literal, got {functions!r}")
 
     def place(attributes: Mapping[str, Any]) -> tuple[int, int]:
         ranks = members(attributes, loaded.mesh, rank, size)
         return ranks.index(rank), len(ranks)
 
     if functions == "native":
-        made = native(loaded.model, place)
-        if made is not loaded.model and seal_of(loaded.model) is not None:
-            build_plan(loaded.model)  # its seal is that of the functions as they are written
-        return replace(loaded, model=made)
+        return replace(loaded, model=native(loaded.model, place))
     check_places(loaded.model, place)
     return loaded
 
@@ -122,6 +130,8 @@ def _load_directory(
     if manifest.representation == "spmd":
         return load_rank(path, wanted, rank, size, scratch, terms)
     _refuse(terms, str(directory))
+    if manifest.representation == "annotated":
+        return load_rank(path, None, rank, size, scratch)
     made = Mesh.parse(manifest.mesh)
     if made.size != size:
         raise MeshError(

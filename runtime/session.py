@@ -106,7 +106,8 @@ class InferenceSession:
             )
             plan = together(self._comm, lambda: build_plan(loaded.model))
             # Before there are groups: ranks that do not agree on one would wait for ever.
-            prove(self._comm, plan, loaded)
+            if not prove(self._comm, plan, loaded):
+                self._comm.checked = True
             self._groups = Groups(self._comm, loaded.mesh)
             alike = len(set(gathered(self._comm, outline(plan)))) == 1
             self._program: Program | None = together(

@@ -14,6 +14,7 @@ from rankwise.models.errors import ModelError
 from rankwise.models.sharding import shard
 from rankwise.models.zoo import mlp
 from rankwise.runtime.cli import main
+from rankwise.runtime.execute import NodeError
 
 NEXT = """
     one = Constant<value_int=1>() r = R.Rank() n = R.Size() s = Add(r, one) next = Mod(s, n)
@@ -130,6 +131,24 @@ def test_a_load_refuses_groups_of_which_ranks_do_not_agree() -> None:
         local.run(
             3, lambda comm: rankwise.InferenceSession(bodies[comm.rank], comm=comm), timeout=20
         )
+
+
+@pytest.mark.parametrize("length", ["8", "n"])
+def test_what_a_proof_leaves_open_is_compared_as_it_runs(length: str) -> None:
+    ends = f"(float[{length}] x) => (float[k] y)"
+    source = model("y = R.AllReduce(x)", ends).SerializeToString()
+
+    def run(comm: Communicator) -> None:
+        with rankwise.InferenceSession(source, comm=comm) as session:
+            session.run(None, {"x": np.ones(8 + (length == "n" and comm.rank), np.float32)})
+
+    if length == "8":
+        local.run(2, run, timeout=20)
+        return
+    with pytest.raises(
+        NodeError, match=r"rank \d, AllReduce 'y' on .* rank 0 calls allreduce sum"
+    ):
+        local.run(2, run, timeout=20)
 
 
 def test_what_may_go_wrong_is_left_to_the_run() -> None:

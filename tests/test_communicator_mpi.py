@@ -73,7 +73,8 @@ for _ in range(2100):
     Communicator.world().free()
 
 # A rank that stays silent is given up, and the communicator with it.
-impatient = Communicator.world(patience=Patience(warning=0.05, timeout=0.2))
+impatient = Communicator.world()
+impatient._transport.patience = Patience(warning=0.05, timeout=0.2)
 if comm.rank == 0:
     with pytest.raises(CollectiveTimeout, match="rank 0 of 2 has waited for rank 1"):
         impatient.allreduce(np.ones(1 << 20))

@@ -15,10 +15,12 @@ from rankwise.collectives import Communicator, local
 from rankwise.collectives.table import TABLE
 from rankwise.models.errors import ModelError
 from rankwise.models.functions import lower, native
-from rankwise.models.functions.lowering import COLLECTIVES, Lowering, lowered_function
+from rankwise.models.functions.lowering import COLLECTIVES
+from rankwise.models.functions.ring import ring_function
 from rankwise.models.groups import members
 from rankwise.models.mesh import Mesh
 from rankwise.models.plan import build_plan
+from rankwise.models.plan.seal import set_seal
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -236,6 +238,7 @@ def test_a_ring_that_is_told_another_place_stays_as_it_is_written() -> None:
     assert [c.op for c in build_plan(native(made, place(0, 2))).communications] == ["AllReduce"]
     groups = next(entry for entry in call.attribute if entry.name == "groups")
     groups.ints[:] = [1, 0]  # of which its Rank and Size know nothing
+    set_seal(made, None)
     assert "Send" in [c.op for c in build_plan(native(made, place(0, 2))).communications]
 
 
@@ -260,11 +263,24 @@ def test_all_but_the_ring_need_a_number_of_ranks() -> None:
         lower(model("z = rankwise.AllReduce(x)"), {"AllReduce": "tree"}, None)
 
 
-def test_a_tree_sends_whole_tensors() -> None:
-    function = lowered_function(Lowering("AllReduce", "tree", 1, 4, "sum"), 20)
-    assert [node.op_type for node in function.node] == [
-        "Constant", "Send", "Recv", "Identity", "Identity"
-    ]  # fmt: skip
+@pytest.mark.parametrize("explicit", [False, True])
+def test_rank_and_size_may_be_told_from_outside(explicit: bool) -> None:
+    numbers = "" if explicit else "rank = rankwise.Rank() size = rankwise.Size()"
+    ends = "(float[n,m] x, int64 rank, int64 size) => (float[a,b] z)"
+    source = model(
+        f"{numbers} z = rankwise.functions.RingAllReduceSum<dtype=1>(rank, size, x)",
+        ends if explicit else "(float[n,m] x) => (float[a,b] z)",
+    )
+    source.functions.append(ring_function("sum", 20))
+
+    def on_rank(comm: Communicator) -> Array:
+        told = {"rank": np.array(comm.rank), "size": np.array(comm.size)}
+        feeds = {"x": operand(comm.rank), **(told if explicit else {})}
+        with rankwise.InferenceSession(source.SerializeToString(), comm=comm) as session:
+            return session.run(None, feeds)[0]
+
+    rings = local.run(3, lambda comm: comm.allreduce(operand(comm.rank), algorithm="ring"))
+    np.testing.assert_array_equal(local.run(3, on_rank), rings)
 
 
 def test_functions_pass_the_checker() -> None:

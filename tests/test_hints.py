@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import graphs
-import lockstep
-import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from comparison import assert_same
+from lockstep import assert_all_same, written
 
 from rankwise import InferenceSession
 from rankwise.collectives import Communicator, local
@@ -21,7 +20,7 @@ from rankwise.models.mesh import Mesh
 from rankwise.models.sharding import plan, shard
 from rankwise.models.sharding.hints import Hint, read_hints, to_hints
 from rankwise.models.sharding.search import Terms
-from rankwise.models.sharding.write import Sharding, write_part
+from rankwise.models.sharding.write import Sharding
 
 
 def hinted(case: graphs.Case, size: int = 2, **hints: Any) -> Sharding:
@@ -70,28 +69,18 @@ def test_hints_for_what_is_sharded_already_are_refused(tmp_path: Path) -> None:
             held(sharded, 2, hints={"w1": "whole"})
 
 
-def assert_right(sharding: Sharding, case: graphs.Case, directory: Path) -> None:
-    for part in sharding.parts:
-        write_part(sharding, part, directory / f"rank{part.rank}.onnx", lambda *_: None)
-    session = onnxruntime.InferenceSession(case.model.SerializeToString())
-    expected = session.run(None, case.feeds)
-    for outputs in lockstep.run(lockstep.load(directory), case.feeds):
-        for got, want in zip(outputs, expected, strict=True):
-            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
-
-
 def test_a_dim_is_cut_where_a_hint_asks_for_it(tmp_path: Path) -> None:
     assert shapes(hinted(graphs.MLP))["w1/local"] == (16, 15)
     sharding = hinted(graphs.MLP, w1=0)
     assert shapes(sharding)["w1/local"] == (8, 30)
-    assert_right(sharding, graphs.MLP, tmp_path)
+    assert_all_same(written(sharding, tmp_path), graphs.MLP)
 
 
 def test_a_tensor_stays_whole_where_a_hint_asks_for_it(tmp_path: Path) -> None:
     sharding = hinted(graphs.MLP, w1="whole")
     assert shapes(sharding)["w1"] == (16, 30)
     assert shapes(sharding)["w2/local"] == (30, 5)
-    assert_right(sharding, graphs.MLP, tmp_path)
+    assert_all_same(written(sharding, tmp_path), graphs.MLP)
 
 
 def test_a_node_is_computed_whole_where_a_hint_asks_for_it(tmp_path: Path) -> None:
@@ -104,7 +93,7 @@ def test_a_node_is_computed_whole_where_a_hint_asks_for_it(tmp_path: Path) -> No
     assert shapes(sharding)["w2"] == (30, 9)
     assert shapes(sharding)["w1/local"] == (16, 15)
     assert sharding.parts[0].collectives == {"AllGather": 1}
-    assert_right(sharding, case, tmp_path)
+    assert_all_same(written(sharding, tmp_path), case)
 
 
 def test_a_pattern_names_many_and_a_dim_counts_from_the_end() -> None:
@@ -125,7 +114,7 @@ def test_heads_are_taken_one_by_one_where_a_hint_asks_for_it(tmp_path: Path) -> 
     """Three groups are too few for four ranks: only the six heads can be cut."""
     sharding = hinted(graphs.GROUPED_QUERIES, 4, wq=1)
     assert shapes(sharding)["wq/local"][1] < 24
-    assert_right(sharding, graphs.GROUPED_QUERIES, tmp_path)
+    assert_all_same(written(sharding, tmp_path), graphs.GROUPED_QUERIES)
 
 
 def test_a_node_stays_whole_where_heads_are_taken_one_by_one(tmp_path: Path) -> None:
@@ -138,7 +127,7 @@ def test_a_node_stays_whole_where_heads_are_taken_one_by_one(tmp_path: Path) -> 
     held = shapes(sharding)
     assert held["wq/local"][1] < 24
     assert "wo" in held
-    assert_right(sharding, case, tmp_path)
+    assert_all_same(written(sharding, tmp_path), case)
 
 
 def test_shard_takes_a_mapping(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ from rankwise.collectives import (
 from rankwise.collectives import segment as segments
 from rankwise.collectives.allreduce import described, one_shot, two_shot
 from rankwise.collectives.reduction import REDUCTIONS, TILE
-from rankwise.collectives.shared import CHUNK, Shared, share
+from rankwise.collectives.shared import CHUNK, Shared
+from rankwise.collectives.sharing import share
 from rankwise.collectives.transport import Transport
 from rankwise.collectives.waiting import finish
 
@@ -184,9 +185,34 @@ def bytes_are_counted_once(comm: Communicator) -> None:
 
 
 @check
-def functions_of_whole_arrays_go_through_messages(comm: Communicator) -> None:
+def functions_get_whole_arrays_in_the_order_of_ranks(comm: Communicator) -> None:
     factors = [np.array([[1, r + 1], [r, 1 + r * (r + 1)]]) for r in range(comm.size)]
-    equal(comm.allreduce(factors[comm.rank], lambda a, b: a @ b), reduce(np.matmul, factors))
+    expected = reduce(np.matmul, factors)
+
+    def product(left: Array, right: Array) -> Array:
+        result = left @ right
+        left[...] = right[...] = -1  # they are the function's own
+        return result
+
+    for name in (*NAMES, "tree"):
+        for shape in (
+            (2, 2),
+            (CHUNK // 32 + 1, 2, 2),
+        ):  # within a chunk, and beyond
+            x = np.broadcast_to(factors[comm.rank], shape)
+            got = comm.allreduce(x, product, algorithm=name)
+            equal(got, np.ascontiguousarray(np.broadcast_to(expected, shape)))
+            equal(x, np.broadcast_to(factors[comm.rank], shape))
+        x = factors[comm.rank].copy()
+        assert comm.allreduce(x, product, out=x, algorithm=name) is x
+        equal(x, expected)
+        equal(comm.allreduce(factors[comm.rank], product, view=True, algorithm=name), expected)
+    if comm.size > 1:
+        before = comm.bytes_sent
+        comm.allreduce(factors[comm.rank], product)
+        assert comm.bytes_sent - before == 32  # once, by one_shot
+        with pytest.raises(TypeError, match="expected op to return"):
+            comm.split(0).allreduce(factors[comm.rank], lambda a, b: (a @ b)[:1])  # type: ignore[union-attr]
 
 
 @check
@@ -229,10 +255,10 @@ def ranks_that_give_up_say_so(comm: Communicator) -> None:
         return
     from mpi4py import MPI  # here, since pytest's own process does without
 
-    patience = Patience(timeout=0.3 if comm.rank == 1 else 60)
-    with Communicator(MPI.COMM_WORLD, patience=patience) as copy:
+    with Communicator(MPI.COMM_WORLD) as copy:
         copy.allreduce([1])
         if copy.rank == 1:
+            copy._transport.patience = Patience(timeout=0.2)
             with pytest.raises(CollectiveTimeout, match=r"rank 1 of . has waited for rank"):
                 copy.barrier(algorithm="dissemination")
         else:
@@ -247,9 +273,10 @@ def a_silent_rank_is_given_up(comm: Communicator) -> None:
         return
     from mpi4py import MPI  # here, since pytest's own process does without
 
-    with Communicator(MPI.COMM_WORLD, patience=Patience(timeout=0.2)) as copy:
+    with Communicator(MPI.COMM_WORLD) as copy:
         copy.allreduce([1])
         if copy.rank == 0:
+            copy._transport.patience = Patience(timeout=0.2)
             with pytest.raises(
                 CollectiveTimeout, match=r"rank 0 of . has waited for rank 1 in allreduce for"
             ):

@@ -284,13 +284,13 @@ def test_without_threads_messages_move_in_test_and_wait(
 
 
 def test_the_worker_waits_without_holding_up_others() -> None:
-    """A call that waits for half a second costs next to no time of the processor."""
+    """A call under way costs little time of the processor, however long it waits."""
 
     def work(comm: Communicator) -> float:
-        used = time.process_time()
+        used, started = time.process_time(), time.monotonic()
         if comm.rank == 1:
             time.sleep(0.5)
         comm.iallreduce([1]).wait(20)
-        return time.process_time() - used
+        return (time.process_time() - used) / (time.monotonic() - started)
 
-    assert max(local.run(2, work)) < 0.4
+    assert max(local.run(2, work)) < 0.8

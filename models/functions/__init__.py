@@ -2,7 +2,8 @@
 
 ring      one that is generic in rank and size: loops, and integer arithmetic
 writer    nodes, written one after another
-lowering  one rank's part of any schedule
+lowering  which part in which collective a function is
+rounds    the rounds of its schedule as nodes
 lower     nodes of a model made calls of functions
 native    and made nodes again
 """

@@ -14,11 +14,11 @@ from ..graph import load, opsets
 from ..nodes import every_node, label, subgraphs
 from ..opset import DOMAIN as OURS
 from ..opset import OPS, VERSION, attributes, is_ours
-from ..plan import build_plan, sealed
-from ..plan.seal import seal_of
+from ..plan import check_whole, sealed
 from ..shapes import infer
-from .lowering import Lowering, check_algorithm, lowered_function
+from .lowering import Lowering, check_algorithm
 from .ring import DOMAIN, OPERATORS, ring_function, ring_name
+from .rounds import lowered_function
 
 Place = Callable[[Mapping[str, Any]], tuple[int, int]]
 """This rank's number in the group that attributes name, and how many ranks that has."""
@@ -26,14 +26,15 @@ Place = Callable[[Mapping[str, Any]], tuple[int, int]]
 OLDEST = 13
 """The opset in which Split is told the lengths of parts by a tensor."""
 
-KEPT = ("dim", "split_dim", "concat_dim", "groups", "group_size", "axis_name")
+GROUP = ("groups", "group_size", "axis_name")
+KEPT = ("dim", "split_dim", "concat_dim", *GROUP)
 """Attributes that a call has of its node."""
 
 LOGICAL = ("land", "lor", "lxor")
 
 
 def lower(model: ModelProto, chosen: Mapping[str, str], place: Place | None) -> ModelProto:
-    """Return a model whose collectives of the chosen operators are functions.
+    """Return a model, sealed, whose collectives of the chosen operators are functions.
 
     `chosen` is the algorithm by operator. AllReduce by ring is one function for all ranks; any
     other one is another function on each rank, and needs its `place`. Functions of the model that
@@ -44,8 +45,7 @@ def lower(model: ModelProto, chosen: Mapping[str, str], place: Place | None) -> 
             check_algorithm(op_type, algorithm)
     except ValueError as error:
         raise ModelError(str(error)) from None
-    if seal_of(model) is not None:
-        build_plan(model)  # what is not whole would be sealed anew
+    check_whole(model)  # what is not would be sealed anew
     made = ModelProto()
     foreign = any(is_ours(n) for f in model.functions if f.domain != DOMAIN for n in f.node)
     made.CopyFrom(inlined(model) if foreign else model)
@@ -117,30 +117,33 @@ class _Lowerer:
             raise ModelError(f"{label(node)}: {error}") from None
 
     def _call(self, node: NodeProto, values: Mapping[str, Any]) -> list[NodeProto]:
-        algorithm, op = self.chosen[node.op_type], values.get("op")
         has_operand = OPS[node.op_type].operand != "none"
         operand, tokens = list(node.input[:has_operand]), list(node.input[has_operand:])
         made, after = _together([name for name in tokens if name], node)
         given = {name: values[name] for name in KEPT if name in values}
         if has_operand:
             given["dtype"] = self._dtype(node, values)
-        if op in LOGICAL and given["dtype"] != TensorProto.BOOL:
-            raise ValueError(f"expected bool for op {op!r}, which ONNX has of nothing else")
-        if node.op_type == "AllReduce" and algorithm == "ring" and op in OPERATORS:
-            function = ring_function(op, self.opset)
-            place = {k: v for k, v in given.items() if k in ("groups", "group_size", "axis_name")}
-            numbers = [f"{node.output[0]}/rank", f"{node.output[0]}/size"]
-            for op_type, name in zip(("Rank", "Size"), numbers, strict=True):
-                made.append(helper.make_node(op_type, [], [name], name, domain=OURS, **place))
-            operand = numbers + operand
-        else:
-            function = lowered_function(self._lowering(node, values), self.opset)
-        self.functions[function.name] = function
+        if values.get("op") in LOGICAL and given["dtype"] != TensorProto.BOOL:
+            raise ValueError(f"expected bool for op {values['op']!r}, as ONNX has it")
         inputs = [*(operand or [""] * has_operand), *after]
-        made.append(
-            helper.make_node(function.name, inputs, node.output, node.name, domain=DOMAIN, **given)
-        )
-        return made
+        if self._is_generic(node, values):
+            name = ring_name(values["op"])
+            numbers = _numbers(node, given)
+            made, inputs = made + numbers, [*(n.output[0] for n in numbers), *inputs]
+            if name not in self.functions:
+                self.functions[name] = ring_function(values["op"], self.opset)
+        else:
+            what = self._lowering(node, values)
+            name = what.name
+            if name not in self.functions:
+                self.functions[name] = lowered_function(what, self.opset)
+        call = helper.make_node(name, inputs, node.output, node.name, domain=DOMAIN, **given)
+        return [*made, call]
+
+    def _is_generic(self, node: NodeProto, values: Mapping[str, Any]) -> bool:
+        """Say whether one function does for all ranks."""
+        is_ring = node.op_type == "AllReduce" and self.chosen[node.op_type] == "ring"
+        return is_ring and values["op"] in OPERATORS
 
     def _lowering(self, node: NodeProto, values: Mapping[str, Any]) -> Lowering:
         algorithm = self.chosen[node.op_type]
@@ -150,10 +153,8 @@ class _Lowerer:
                 "expected the number of ranks, -n"
             )
         rank, size = self.place(values)
-        root = values.get("root")
-        if root is not None and not 0 <= root < size:
-            raise ValueError(f"expected a root below {size}, got {root}")
-        return Lowering(node.op_type, algorithm, rank, size, values.get("op"), root)
+        op, root = values.get("op"), values.get("root")
+        return Lowering(node.op_type, algorithm, rank, size, op, root)
 
     def _dtype(self, node: NodeProto, values: Mapping[str, Any]) -> int:
         name = node.input[0] if node.input else ""
@@ -163,6 +164,18 @@ class _Lowerer:
                 f"expected a known element type of {name!r}; give it in the model's value_info"
             )
         return int(kind)
+
+
+def _numbers(node: NodeProto, given: Mapping[str, Any]) -> list[NodeProto]:
+    """Return nodes that give rank and size within the group of a node."""
+    group = {name: value for name, value in given.items() if name in GROUP}
+    stem = next(filter(None, node.output))
+    return [
+        helper.make_node(
+            op_type, [], [f"{stem}/{op_type}"], f"{stem}/{op_type}", domain=OURS, **group
+        )
+        for op_type in ("Rank", "Size")
+    ]
 
 
 def _together(tokens: list[str], node: NodeProto) -> tuple[list[NodeProto], list[str]]:

@@ -13,25 +13,26 @@ from ..errors import ModelError
 from ..nodes import attribute, every_node, label, subgraphs
 from ..opset import DOMAIN as OURS
 from ..opset import OPS, is_ours
+from ..plan import check_whole
 from ..plan.seal import set_seal
-from .lower import Place, recognised
+from .lower import GROUP, Place, recognised
 from .lowering import Lowering
 from .ring import DOMAIN
 
-GROUP = ("groups", "group_size", "axis_name")
 DIMS = ("dim", "split_dim", "concat_dim")
 
 
 def native(model: ModelProto, place: Place) -> ModelProto:
     """Return a model in which known functions are operators, by the algorithm that they spell out.
 
-    A ring is known where its rank and size are those of Rank and Size. What is not known stays. A
-    seal, which is that of the functions as they are written, goes. Raises ModelError for a
-    function that is that of another place than this rank's.
+    A ring is known where its rank and size are those of Rank and Size. What is not known stays.
+    The model loses its seal, after a look at it. Raises ModelError for a model that is not what
+    its seal says, and for a function of another place than this rank's.
     """
     known = _known(model)
     if not known:
         return model
+    check_whole(model)
     made = ModelProto()
     made.CopyFrom(model)
     set_seal(made, None)

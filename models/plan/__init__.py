@@ -19,7 +19,7 @@ from .instructions import (
     Scan,
     outline,
 )
-from .planner import build_plan, communicates, sealed
+from .planner import build_plan, check_whole, communicates, sealed
 
 __all__ = [
     "Branch",
@@ -32,6 +32,7 @@ __all__ = [
     "Repeat",
     "Scan",
     "build_plan",
+    "check_whole",
     "communicates",
     "outline",
     "sealed",

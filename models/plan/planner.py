@@ -27,7 +27,7 @@ from ..states import ancestors, states_of
 from .bodies import body_model
 from .control import control, name_of
 from .instructions import Communicate, Compute, Control, Instruction, Plan
-from .seal import check_seal, seal, set_seal
+from .seal import check_seal, seal, seal_of, set_seal
 
 BORDER = -1
 """The level of what cuts states that are fed whole: before all else, and it may be left out."""
@@ -57,6 +57,12 @@ def build_plan(model: ModelProto) -> Plan:
     plan = _Planner(_prepared(model)).plan()
     check_seal(plan)
     return plan
+
+
+def check_whole(model: ModelProto) -> None:
+    """Raise ModelError for a model that is not what its seal says, if it has one."""
+    if seal_of(model) is not None:
+        build_plan(model)
 
 
 def sealed(model: ModelProto) -> ModelProto:
