@@ -65,7 +65,7 @@ def test_what_shard_makes_fits(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected -n with the number of ranks, since .* does not say it, got None"),
+        ([], "expected -n with the number of ranks, which .* does not say"),
         (["-n", "0"], "expected -n with the number of ranks"),
         (
             ["{path}", "{path}", "-n", "2"],
