@@ -66,7 +66,7 @@ def test_what_shard_makes_fits(
     ("arguments", "message"),
     [
         ([], "expected -n with the number of ranks, which .* does not say"),
-        (["-n", "0"], "expected -n with the number of ranks"),
+        (["-n", "0"], "expected -n of at least 1, got 0"),
         (
             ["{path}", "{path}", "-n", "2"],
             "there are models of 3 ranks, but -n is 2; leave it out",
