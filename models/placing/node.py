@@ -87,8 +87,8 @@ def _is_scattered(
 def compute(out: RankGraph, cuts: Cuts, names: Names, wanted: Places) -> dict[str, str]:
     """Add the node for this rank, given the names of its parts of the inputs.
 
-    Returns the names of its parts of the outputs, which lie as `outputs` says; none for a rank that
-    does not compute the node.
+    Returns the names of its parts of the outputs, which lie as `outputs` says; none for a rank
+    that does not compute the node.
     """
     if out.rank not in cuts.devices:
         return {}
