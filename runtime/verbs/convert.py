@@ -55,15 +55,16 @@ def _made(model: ModelProto, form: str, ranks: int | None) -> ModelProto:
 
     if form == "spmd":
         return spmd(translated(model, ranks), ranks)
-    return (
-        explicit(translated(model, ranks)) if form == "explicit" else converted(model, form, ranks)
-    )
+    if form == "explicit":
+        return explicit(translated(model, ranks))
+    return converted(model, form, ranks)
 
 
 def _convert_to_ranks(options: argparse.Namespace) -> int:
     """Write a directory with a model for each rank, of one for all."""
     from ...models.dialects import ort_distributed
     from ...models.dialects.annotations import is_annotated
+    from ...models.dialects.ort_distributed import speaks
     from ...models.dialects.translation import translated
     from ...models.files import check_folder, write_ranks
     from ...models.graph import mesh_of, read
@@ -83,7 +84,8 @@ def _convert_to_ranks(options: argparse.Namespace) -> int:
         ranks = [sealed(ort_distributed.lowered(model, rank, size)) for rank in range(size)]
         write_ranks(ranks, source, output, None)
     else:
-        _expect_communication(options.model, {source: model})
+        if not speaks(model):
+            _expect_communication(options.model, {source: model})
         ranks = per_rank(translated(model, options.ranks), options.ranks)
         write_ranks(ranks, source, output, mesh_of(ranks[0]))
     print(f"{output}  per-rank, {len(ranks)} of them")
@@ -109,8 +111,14 @@ def _expect_ranks(ranks: int | None) -> int:
 
 
 def _expect_communication(name: str, models: Mapping[Path, ModelProto]) -> None:
+    from ...models.dialects.ort_distributed import speaks
     from ...models.plan import communicates
 
+    if any(map(speaks, models.values())):
+        raise ValueError(
+            f"{name} has Distributed operators, of which each rank does another part; "
+            "convert it --to per-rank"
+        )
     if not any(map(communicates, models.values())):
         raise ValueError(f"expected a model that communicates, but {name} does not")
 
