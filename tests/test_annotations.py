@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from annotated import MESH, annotate, check, grid, model, normal, split, whole
+from annotated import MESH, annotate, check, grid, model, normal, run, split, whole
 from onnx import ModelProto
 
 from rankwise.models.check import Verdict, slim
@@ -205,6 +205,14 @@ def test_graphs(name: str) -> None:
 def _moved(placement: Placement) -> Placement:
     """The same, on the devices 2 and 1."""
     return Placement(placement.cuts, tuple(tuple(2 - d for d in g) for g in placement.devices))
+
+
+def test_one_device_draws_for_all() -> None:
+    made = model("g (float[6] x) => (float[6] y) { d = RandomNormalLike (x) y = Add (x, d) }", 3)
+    annotate(made, "y", {"d": split(0, 0, 1, 2)})
+    first, *others = run(made, 3, {"x": normal(6)})
+    assert np.std(first[0] - normal(6)) > 0
+    assert all(np.array_equal(first[0], other[0]) for other in others)
 
 
 def test_models_given_by_path_read_weights_of_other_files(tmp_path: Path) -> None:

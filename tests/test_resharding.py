@@ -94,6 +94,11 @@ def test_more_shards_than_elements_leave_some_devices_nothing() -> None:
     assert found.moved == found.least == 3
 
 
+def test_holders_take_turns() -> None:
+    found = route((4, 6), Placement.everywhere([0, 1]), Placement.everywhere(range(4)))
+    assert [(move.sender, move.receiver) for move in found.moves] == [(0, 2), (1, 3)]
+
+
 def test_what_is_one_collective_is_found() -> None:
     rows, columns = GRID[3], GRID[1]
     spread = Placement((cut(0, 4),), ((0,), (1,), (2,), (3,)))
