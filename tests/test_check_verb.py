@@ -65,8 +65,8 @@ def test_what_shard_makes_fits(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected -n with the number of ranks, since .* does not say it, got None"),
-        (["-n", "0"], "expected -n with the number of ranks"),
+        ([], "expected -n with the number of ranks, which .* does not say"),
+        (["-n", "0"], "expected -n of at least 1, got 0"),
         (
             ["{path}", "{path}", "-n", "2"],
             "there are models of 3 ranks, but -n is 2; leave it out",
