@@ -34,8 +34,8 @@ def check_output(source: str | Path, output: str | Path) -> None:
     source, output = Path(source), Path(output)
     if output.resolve() == source.resolve():
         raise ModelError(f"expected an output beside {source}, got the same; name another")
-    if source.is_dir() and output.exists() and not output.is_dir():
-        raise ModelError(f"expected a directory to write to, but {output} is a file")
+    if source.is_dir():
+        check_folder(output)
     if not source.is_dir() and output.is_dir():
         raise ModelError(f"expected a file to write to, but {output} is a directory")
 
@@ -60,23 +60,27 @@ def write_changed(
 
 
 def write_ranks(
-    models: Sequence[ModelProto], source: str | Path, output: str | Path, mesh: Mesh | None
+    models: Sequence[ModelProto],
+    source: str | Path,
+    output: str | Path,
+    mesh: Mesh | None,
+    *,
+    data: Path | None = None,
 ) -> None:
     """Write a model for each rank, all of them made of one file, as a sharded directory.
 
-    Raises ModelError for an output that is a file, and for data that would replace other data.
+    Their external data lies in the folder `data`, or else beside the file. Raises ModelError for
+    an output that is a file, and for data that would replace other data.
     """
     source, output = Path(source), Path(output)
-    if output.exists() and not output.is_dir():
-        raise ModelError(f"expected a directory to write to, but {output} is a file")
+    check_folder(output)
     output.mkdir(parents=True, exist_ok=True)
-    folder = source.absolute().parent
     names = [f"rank{rank}.onnx" for rank in range(len(models))]
-    _copy_data(models, folder, output)
+    _copy_data(models, data or source.absolute().parent, output)
     for name, model in zip(names, models, strict=True):
         (output / name).write_bytes(model.SerializeToString())
-    weights = initializers(models[0].graph, folder).values()
-    entry_bytes = sum(weight.nbytes for weight in weights)
+    weights = [initializers(model.graph, output).values() for model in models]
+    nbytes = [sum(weight.nbytes for weight in held) for held in weights]
     effects = filter(is_effect, filter(is_ours, every_node(models[0])))
     Manifest(
         source={
@@ -88,9 +92,15 @@ def write_ranks(
         mesh=dict(mesh.axes) if mesh is not None else {"tp": len(models)},
         representation="per-rank",
         world_size=len(models),
-        ranks=tuple(RankEntry(name, entry_bytes) for name in names),
+        ranks=tuple(map(RankEntry, names, nbytes)),
         collectives=dict(Counter(node.op_type for node in effects)),
     ).write(output)
+
+
+def check_folder(output: Path) -> None:
+    """Raise ModelError for a place of a directory where there is a file."""
+    if output.exists() and not output.is_dir():
+        raise ModelError(f"expected a directory to write to, but {output} is a file")
 
 
 def _copy_data(models: Iterable[ModelProto], source: Path, folder: Path) -> None:

@@ -155,6 +155,16 @@ def mesh_of(model: ModelProto) -> Mesh | None:
     return Mesh.parse(text[0]) if text else None
 
 
+FED_WHOLE = {"rankwise.feeds": "whole"}
+"""The metadata of a part of a model that was sharded: every rank is fed what the whole was."""
+
+
+def is_fed_whole(model: ModelProto) -> bool:
+    """Say whether the ranks of a model are all fed the same."""
+    ((key, value),) = FED_WHOLE.items()
+    return any((entry.key, entry.value) == (key, value) for entry in model.metadata_props)
+
+
 def lowered(model: ModelProto) -> ModelProto:
     """Return a model whose operators are no newer than onnxruntime reads.
 
@@ -177,8 +187,7 @@ def _without_constants(
 ) -> Iterator[NodeProto]:
     """Turn Constant nodes into weights, and yield the others and those of what is `given`."""
     for node in nodes:
-        is_constant = node.op_type == "Constant" and not node.domain
-        tensor = _constant(node) if is_constant and node.output[0] not in given else None
+        tensor = constant(node) if given.isdisjoint(node.output) else None
         if tensor is None:
             yield node
         else:
@@ -186,7 +195,10 @@ def _without_constants(
             weights[tensor.name] = Weight.of(tensor)
 
 
-def _constant(node: NodeProto) -> TensorProto | None:
+def constant(node: NodeProto) -> TensorProto | None:
+    """Return what a Constant node makes, None for other nodes and for sparse tensors."""
+    if node.op_type != "Constant" or node.domain:
+        return None
     (entry,) = node.attribute
     value = helper.get_attribute_value(entry)
     if entry.name == "value":

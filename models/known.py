@@ -17,7 +17,7 @@ def types(model: ModelProto) -> dict[str, TypeProto]:
 
 
 def integers(model: ModelProto) -> dict[str, int]:
-    """Return the int64 scalars among a graph's constants, by name."""
+    """Return the int64 scalars among a graph's constants, by name; not those in other files."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     found = dict[str, int]()
     for node in model.graph.node:
@@ -27,6 +27,8 @@ def integers(model: ModelProto) -> dict[str, int]:
             elif entry.name == "value_int":
                 found[node.output[0]] = entry.i
     for name, tensor in tensors.items():
-        if tensor.data_type == TensorProto.INT64 and list(tensor.dims) in ([], [1]):
+        is_here = tensor.data_location != TensorProto.EXTERNAL
+        is_integer = tensor.data_type == TensorProto.INT64 and list(tensor.dims) in ([], [1])
+        if is_here and is_integer:
             found[name] = int(numpy_helper.to_array(tensor).reshape(()))
     return found

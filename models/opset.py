@@ -21,7 +21,7 @@ import onnx
 
 # First: its table of operators by name cannot be built once two domains have a Gather.
 import onnx.reference
-from onnx import AttributeProto, NodeProto, TypeProto, helper
+from onnx import AttributeProto, NodeProto, TensorProto, TypeProto, helper
 from onnx.defs import OpSchema
 from onnx.shape_inference import InferenceContext
 
@@ -33,14 +33,14 @@ Shape = Sequence[Dim] | None
 
 Kind = OpSchema.AttrType
 
-TENSORS = tuple(
-    f"tensor({name})"
-    for name in (
-        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-        "float16", "bfloat16", "float", "double", "complex64", "complex128",
-        "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz",
-    )
+ELEMENTS = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "bfloat16", "float", "double", "complex64", "complex128",
+    "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz",
 )  # fmt: skip
+"""Element types, by the names that onnx's schemas have for them."""
+
+TENSORS = tuple(f"tensor({name})" for name in ELEMENTS)
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,19 @@ def is_ours(node: NodeProto) -> bool:
 def attributes(node: NodeProto) -> dict[str, Any]:
     """Return a node's attributes and defaults; what is absent and has no default is left out.
 
-    Raises ValueError where onnx would refuse the node: an unknown operator or attribute.
+    Raises ValueError where onnx would refuse the node, an unknown operator or attribute, and for a
+    dtype that no tensor has.
     """
     if node.op_type not in OPS:
         raise ValueError(f"expected an operator of {', '.join(OPS)}, got {node.op_type!r}")
-    return with_defaults(node, _declared(OPS[node.op_type]))
+    values = with_defaults(node, _declared(OPS[node.op_type]))
+    if "dtype" in values and values["dtype"] not in map(_data_type, ELEMENTS):
+        raise ValueError(f"expected dtype to be that of a tensor, got {values['dtype']!r}")
+    return values
+
+
+def _data_type(element: str) -> int:
+    return int(TensorProto.DataType.Value(element.upper()))
 
 
 def with_defaults(node: NodeProto, declared: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,7 +207,8 @@ def result(
         return kind, values.get("shape")
     if shape is None or elem_type is None:
         return kind, None
-    dims = list(shape)
+    # A scalar counts as one element, and has a dim where one is needed.
+    dims = list(shape) or [1] * bool(op.resized)
     for name in op.resized:
         if -len(dims) <= values[name] < len(dims):
             dims[values[name]] = None
@@ -267,7 +276,7 @@ def formal_attribute(name: str, value: Any) -> OpSchema.Attribute:
 def _inference(name: str, op: Op) -> Any:
     def infer(context: InferenceContext) -> None:
         if op.gives == "scalar":
-            context.set_output_type(0, helper.make_tensor_type_proto(onnx.TensorProto.INT64, []))
+            context.set_output_type(0, helper.make_tensor_type_proto(TensorProto.INT64, []))
             return
         token = context.get_num_outputs() - 1 if op.gives == "token" else 1
         if 0 <= token < context.get_num_outputs():

@@ -92,20 +92,19 @@ def infer(graph: Graph, sizes: Mapping[str, int]) -> Shapes:
         found.types[name], found.shapes[name] = weight.data_type, weight.shape
         if weight.count <= VALUE_ELEMENTS:
             found.values[name] = weight.read()
-    opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
-    _infer_nodes(graph.nodes, graph, opsets, sizes.get(OPEN, 1), found)
+    infer_nodes(graph.nodes, graph, found, sizes.get(OPEN, 1))
     return found
 
 
-def _infer_nodes(
-    nodes: Iterable[NodeProto],
-    graph: Graph,
-    opsets: list[onnx.OperatorSetIdProto],
-    unknown: int,
-    found: Shapes,
-) -> None:
+def infer_nodes(nodes: Iterable[NodeProto], graph: Graph, found: Shapes, unknown: int = 1) -> None:
+    """Note what nodes make, of operators as the graph's opsets have them.
+
+    Dims that depend on how control flows are `unknown`.
+    """
+    opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
+
     def run(inner: Iterable[NodeProto]) -> None:
-        _infer_nodes(inner, graph, opsets, unknown, found)
+        infer_nodes(inner, graph, found, unknown)
 
     for node in nodes:
         if bodies(node):
@@ -127,14 +126,19 @@ def _resolved(value: ValueInfoProto, sizes: Mapping[str, int]) -> TypeProto:
 
 
 def _take(found: Shapes, name: str, kind: TypeProto) -> None:
-    """Note a type, and its shape if all of it is known."""
+    """Note a type, and its shape if all of it is known.
+
+    Of a node in a branch that is never taken, onnx may find negative sizes.
+    """
     tensor = kind.tensor_type
     if not kind.HasField("tensor_type") or not name:
         return
     if tensor.elem_type:
         found.types[name] = tensor.elem_type
     if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-        found.shapes[name] = tuple(dim.dim_value for dim in tensor.shape.dim)
+        shape = tuple(dim.dim_value for dim in tensor.shape.dim)
+        if min(shape, default=0) >= 0:
+            found.shapes[name] = shape
 
 
 def _type(found: Shapes, name: str) -> TypeProto:

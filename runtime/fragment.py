@@ -10,16 +10,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnxruntime
-from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto, helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    SparseTensorProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    helper,
+)
 
 from ..models.errors import ModelError
 from ..models.graph import MAX_IR, opsets
 from ..models.nodes import references
 from ..models.opset import DOMAIN
-from ..models.plan import Compute, Plan
+from ..models.plan import Compute
 from .arrays import EXTENDED, as_array, as_ortvalue
 
 Types = dict[str, TypeProto]
@@ -59,50 +67,67 @@ class Fragment:
         return [as_array(value) for value in made]
 
 
+class Source(NamedTuple):
+    """A model, and what its graph declares, by name: fragments are many, and graphs long."""
+
+    model: ModelProto
+    values: Mapping[str, ValueInfoProto]
+    tensors: Mapping[str, TensorProto]
+    sparse: Mapping[str, SparseTensorProto]
+
+    @classmethod
+    def of(cls, model: ModelProto) -> Source:
+        graph = model.graph
+        return cls(
+            model,
+            {value.name: value for value in graph.value_info},
+            {tensor.name: tensor for tensor in graph.initializer},
+            {tensor.values.name: tensor for tensor in graph.sparse_initializer},
+        )
+
+
 def fragment(
-    plan: Plan,
+    source: Source,
     step: Compute,
     types: Types,
     options: onnxruntime.SessionOptions,
     providers: Sequence[Any],
 ) -> Fragment:
     """Make one session, and add the types of its outputs to `types`."""
-    model = _model(plan, step, types)
+    model = _model(source, step, types)
     session = open_session(model.SerializeToString(), options, providers)
     for value in session.get_outputs():
         types[value.name] = parse_type(value.type, value.shape)
     return Fragment.of(session, step)
 
 
-def _model(plan: Plan, step: Compute, types: Types) -> ModelProto:
-    source = plan.model
-    nodes = [source.graph.node[k] for k in step.nodes]
-    read = {name for node in nodes for name in references(node)}
-    declared = {value.name: value for value in source.graph.value_info}
-    inner = {name for node in nodes for name in node.output} - set(step.outputs)
+def _model(source: Source, step: Compute, types: Types) -> ModelProto:
+    model = source.model
+    nodes = [model.graph.node[k] for k in step.nodes]
+    read = dict.fromkeys(name for node in nodes for name in references(node))
+    given = set(step.outputs)
+    inner = [name for node in nodes for name in node.output if name not in given]
     graph = helper.make_graph(
         nodes,
-        source.graph.name or "fragment",
+        model.graph.name or "fragment",
         [ValueInfoProto(name=name, type=types[name]) for name in step.inputs],
-        [declared.get(name, ValueInfoProto(name=name)) for name in step.outputs],
-        [tensor for tensor in source.graph.initializer if tensor.name in read],
-        sparse_initializer=[
-            tensor for tensor in source.graph.sparse_initializer if tensor.values.name in read
-        ],
-        value_info=[value for name, value in declared.items() if name in inner],
+        [source.values.get(name, ValueInfoProto(name=name)) for name in step.outputs],
+        [source.tensors[name] for name in read if name in source.tensors],
+        sparse_initializer=[source.sparse[name] for name in read if name in source.sparse],
+        value_info=[source.values[name] for name in inner if name in source.values],
     )
-    versions = dict.fromkeys((n.domain for n in nodes), 1) | opsets(source)
+    versions = dict.fromkeys((n.domain for n in nodes), 1) | opsets(model)
     versions.pop(DOMAIN, None)
     if versions[""] == SLICE_KEEPS_NAMES and any(node.op_type == "Slice" for node in nodes):
         _forget_names(graph)
     return helper.make_model(
         graph,
-        ir_version=min(source.ir_version, MAX_IR),
+        ir_version=min(model.ir_version, MAX_IR),
         # onnxruntime's own operators are often used without an import of their domain.
         opset_imports=[
             helper.make_opsetid(domain, version) for domain, version in versions.items()
         ],
-        functions=list(source.functions),
+        functions=list(model.functions),
     )
 
 

@@ -9,17 +9,18 @@ from typing import Any, Literal, get_args
 
 from onnx import ModelProto
 
+from ..models.dialects import ort_distributed
 from ..models.dialects.annotations import is_annotated, lower_rank
 from ..models.dialects.translation import translated
-from ..models.errors import MeshError, ModelError
+from ..models.errors import HintError, MeshError, ModelError
 from ..models.functions import check_places, native
 from ..models.graph import MAX_IR, MAX_OPSET, mesh_of, opsets, read
 from ..models.groups import members
 from ..models.manifest import Manifest
 from ..models.mesh import Mesh
-from ..models.plan import build_plan, communicates
-from ..models.plan.seal import seal_of
+from ..models.plan import check_whole, communicates
 from ..models.sharding import shard_rank
+from ..models.sharding.search import Terms
 from ..models.weights import initializers
 
 Functions = Literal["native", "literal"]
@@ -36,6 +37,8 @@ class Loaded:
     mesh: Mesh | None
     source: str | bytes
     """what onnxruntime can load itself, if the model does not communicate"""
+    is_rewritten: bool = False
+    """whether the model is another one than its source"""
     is_sharded_here: bool = False
     """whether it was cut by this call, and not read"""
 
@@ -47,6 +50,8 @@ class Loaded:
     @property
     def is_plain(self) -> bool:
         """Whether onnxruntime reads the source as it stands, without a plan."""
+        if self.is_rewritten:
+            return False
         newest = opsets(self.model).get("", 0)
         is_recent = self.model.ir_version > MAX_IR or newest > MAX_OPSET
         return not communicates(self.model) and not is_recent
@@ -58,30 +63,38 @@ def load_rank(
     rank: int,
     size: int,
     scratch: Path,
+    terms: Terms | None = None,
 ) -> Loaded:
     """Find or make the model of one rank of `size`; what is made is written to `scratch`.
 
     A model file without communication is sharded where there are several ranks, to `mesh` or else
-    tp = size. One with communication runs as it stands, and may be another one on each rank. One
-    whose nodes have device configurations is run as these say, where no mesh is asked for.
+    tp = size, for `terms` or those that it keeps; nothing else takes terms. One with communication
+    runs as it stands, and may be another one on each rank. One whose nodes have device
+    configurations is run as these say, where no mesh is asked for.
 
-    Raises ModelError, MeshError, NothingToShard.
+    Raises ModelError, MeshError, HintError, NothingToShard.
     """
     wanted = None if mesh is None else Mesh.parse(mesh)
     if not isinstance(source, bytes) and Path(source).is_dir():
-        return _load_directory(Path(source), wanted, rank, size, scratch)
+        return _load_directory(Path(source), wanted, rank, size, scratch, terms)
     if wanted is not None and wanted.size != size:
         raise MeshError(
             f"the mesh {wanted} is of {_ranks(wanted.size)}, but there "
             f"{'is' if size == 1 else 'are'} {size}; start {wanted.size} or name another mesh"
         )
     loaded = _open(source, size)
+    if ort_distributed.speaks(loaded.model):
+        _refuse(terms, "the model")
+        model = ort_distributed.lowered(loaded.model, rank, size)
+        return replace(loaded, model=model, mesh=wanted, is_rewritten=True)
+    if communicates(loaded.model):
+        _refuse(terms, "the model")
     if size > 1 and wanted is None and is_annotated(loaded.model):
         return replace(_open(lower_rank(source, rank, size, scratch), size), mesh=Mesh(tp=size))
     if size == 1 or communicates(loaded.model):
         _check_place(loaded, rank, size)
         return replace(loaded, mesh=loaded.mesh or wanted)
-    made = _open(shard_rank(source, wanted or Mesh(tp=size), rank, scratch))
+    made = _open(shard_rank(source, wanted or Mesh(tp=size), rank, scratch, terms))
     return replace(made, is_sharded_here=True)
 
 
@@ -104,12 +117,20 @@ def settled(loaded: Loaded, functions: Functions, rank: int, size: int) -> Loade
 
 
 def _load_directory(
-    directory: Path, wanted: Mesh | None, rank: int, size: int, scratch: Path
+    directory: Path,
+    wanted: Mesh | None,
+    rank: int,
+    size: int,
+    scratch: Path,
+    terms: Terms | None,
 ) -> Loaded:
     manifest = Manifest.read(directory)
     path = directory / manifest.ranks[min(rank, manifest.world_size - 1)].model
     if manifest.representation == "spmd":
-        return load_rank(path, wanted, rank, size, scratch)
+        return load_rank(path, wanted, rank, size, scratch, terms)
+    _refuse(terms, str(directory))
+    if manifest.representation == "annotated":
+        return load_rank(path, None, rank, size, scratch)
     made = Mesh.parse(manifest.mesh)
     if made.size != size:
         raise MeshError(
@@ -123,6 +144,15 @@ def _load_directory(
     return loaded
 
 
+def _refuse(terms: Terms | None, what: str) -> None:
+    """Raise HintError where terms are given for what is sharded already."""
+    if terms not in (None, Terms()):
+        raise HintError(
+            f"expected no hints or memory, since {what} is sharded already; shard the whole model "
+            "again with them"
+        )
+
+
 def _ranks(count: int) -> str:
     return f"{count} rank" + ("s" if count != 1 else "")
 
@@ -131,8 +161,8 @@ def _open(source: str | Path | bytes, size: int | None = None) -> Loaded:
     model, folder = read(source)
     model = translated(model, size)
     initializers(model.graph, folder)  # raises for external data that is missing or truncated
-    if seal_of(model) is not None and not communicates(model):
-        build_plan(model)  # raises: it would be taken for a model that is still to be sharded
+    if not communicates(model):
+        check_whole(model)  # what has lost all of it would be taken for what is to be sharded
     # What does not communicate is made for any number of ranks, whatever it was written for.
     mesh = mesh_of(model) if communicates(model) else None
     return Loaded(model, folder, mesh, source if isinstance(source, bytes) else str(source))

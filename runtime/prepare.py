@@ -14,7 +14,7 @@ from ..models.opset import tensor_type
 from ..models.plan import Communicate, Compute, Control, ParallelFor, Plan
 from .execute import Program
 from .flow import Ends, Types, agreed, communicated, controlled, formal
-from .fragment import FOLDER, Fragment, fragment
+from .fragment import FOLDER, Fragment, Source, fragment
 from .groups import Groups
 
 
@@ -54,19 +54,19 @@ def _prepared(
     for name, array in constants.items():
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         types[name] = helper.make_tensor_type_proto(kind, array.shape)
-    declared = {value.name: value.type for value in graph.value_info}
+    source = Source.of(plan.model)
     parts: list[Fragment | tuple[Program, ...] | None] = []
     for step in plan.instructions:
         if isinstance(step, Compute):
-            parts.append(fragment(plan, step, types, setting.options, setting.providers))
+            parts.append(fragment(source, step, types, setting.options, setting.providers))
         elif isinstance(step, Communicate):
             setting.groups.of(step)
             types |= communicated(step, types)
             parts.append(None)
         else:
             parts.append(_bodies(step, setting, types, path))
-        for name in declared.keys() & step.outputs:
-            types[name] = agreed(types.get(name), declared[name])
+        for name in source.values.keys() & step.outputs:
+            types[name] = agreed(types.get(name), source.values[name].type)
     program = Program(plan.without_weights(), parts, constants, setting.groups, path)
     return program, types
 

@@ -10,6 +10,7 @@ import numpy as np
 from ..collectives import Communicator
 from ..models.check import check, slim
 from ..models.errors import ModelError
+from ..models.graph import is_fed_whole
 from ..models.plan import Compute, Plan
 from .agreement import collected, together
 from .loading import Loaded
@@ -21,18 +22,23 @@ after them in a longer program is compared by the ranks as they run."""
 DIGEST = hashlib.sha256().digest_size
 
 
-def prove(comm: Communicator, plan: Plan, loaded: Loaded) -> None:
-    """Raise ModelError on every rank if the plans of the ranks do not fit; collective."""
+def prove(comm: Communicator, plan: Plan, loaded: Loaded) -> bool:
+    """Say whether the plans of the ranks fit whatever they are fed; collective.
+
+    False leaves it to a comparison of every call as they run: where shapes are known only then, or
+    loops go on for long. Raises ModelError, on every rank, if they do not fit.
+    """
     # What this very call has sharded needs no proof: every rank has cut one graph by one choice,
     # and the collectives of all parts come in the order of that graph.
     is_silent = all(isinstance(step, Compute) for step in plan.instructions)
     if comm.allgather(
         np.array([loaded.is_sharded_here or is_silent]), counts=(1,) * comm.size
     ).all():
-        return
+        return True
     packed = together(comm, lambda: pickle.dumps((slim(plan, loaded.folder), loaded.mesh)))
     everything = _gathered(comm, packed)
-    together(comm, lambda: None if everything is None else _judge(everything))
+    proven = together(comm, lambda: everything is None or _judge(everything))
+    return bool(comm.broadcast(np.array([proven])).all())
 
 
 def _gathered(comm: Communicator, packed: bytes) -> list[bytes] | None:
@@ -45,10 +51,13 @@ def _gathered(comm: Communicator, packed: bytes) -> list[bytes] | None:
     return None if parts is None else [parts[rank] for rank in first]
 
 
-def _judge(everything: list[bytes]) -> None:
+def _judge(everything: list[bytes]) -> bool:
     known = {packed: pickle.loads(packed) for packed in dict.fromkeys(everything)}
     plans, meshes = zip(*(known[packed] for packed in everything), strict=True)
-    wrong = check(plans, meshes, steps=STEPS).certain
+    verdict = check(plans, meshes, steps=STEPS)
+    wrong = verdict.certain
     if wrong:
         more = f"; and {len(wrong) - 1} more, which rankwise check shows" if wrong[1:] else ""
         raise ModelError(f"the programs of the ranks do not fit: {wrong[0]}{more}")
+    # The parts of a model that was sharded have shapes that fit, if they fit at all.
+    return verdict.is_proof or all(is_fed_whole(plan.model) for plan in plans)

@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 
 from ..collectives import Communicator
+from ..models.sharding.hints import Hint
 from . import arrays, perfetto, report
 from .agreement import gathered, together
 from .compare import Comparison, compare, find_source, run_whole
@@ -43,6 +44,8 @@ class RunOptions:
     repeat: int = 1
     functions: Functions = "native"
     trace: str | None = None
+    hints: tuple[Hint, ...] = ()
+    memory: int | None = None
 
 
 def run(options: RunOptions, comm: Communicator) -> int:
@@ -55,8 +58,9 @@ def run(options: RunOptions, comm: Communicator) -> int:
         threads = with_threads(onnxruntime.SessionOptions(), options.threads)
     model = _of_rank(options.model, comm)
     with InferenceSession(
-        model, threads, comm=comm, mesh=options.mesh, functions=options.functions
-    ) as session:
+        model, threads, comm=comm, mesh=options.mesh, functions=options.functions,
+        hints=options.hints, memory=options.memory,
+    ) as session:  # fmt: skip
         feeds = together(comm, lambda: _feeds(options, session, comm))
         session.is_traced = options.trace is not None
         for _ in range(options.repeat):

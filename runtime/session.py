@@ -17,6 +17,8 @@ from onnx import TypeProto, ValueInfoProto
 from ..collectives import Communicator
 from ..models.mesh import Mesh
 from ..models.plan import Compute, Plan, build_plan, outline
+from ..models.sharding.hints import Hint, to_hints
+from ..models.sharding.search import Terms
 from ..models.states import states_of
 from . import kernels
 from .agreement import gathered, together
@@ -55,6 +57,8 @@ class InferenceSession:
         comm: Communicator | MPI.Comm | None = None,
         mesh: str | Mapping[str, int] | Mesh | None = None,
         functions: Functions = "native",
+        hints: Mapping[str, Any] | tuple[Hint, ...] = (),
+        memory: int | None = None,
     ) -> None:
         """Load this rank's part; collective.
 
@@ -65,11 +69,16 @@ class InferenceSession:
         memory where ranks read the same file, and 5 % of the time for one row; for a few rows it
         more than doubles the time.
 
+        Args:
+            hints: patterns of names of tensors or nodes, each with `whole` or `{"dim": 1}`, of a
+                model that is sharded as it loads; all ranks give the same
+            memory: bytes of weights that a rank of such a model may hold
+
         `functions` says how calls of functions run that `rankwise lower` has made of collectives:
         "native", as the operators that they were, by the algorithm that they spell out, or
         "literal", by Send and Recv as they are written.
 
-        Raises ModelError, MeshError, NothingToShard: on every rank, if on one.
+        Raises ModelError, MeshError, HintError, NothingToShard: on every rank, if on one.
         """
         start = time.perf_counter()
         kernels.install()
@@ -85,10 +94,11 @@ class InferenceSession:
         if provider_options is not None:
             given = list(zip(given, provider_options, strict=True))
         with tempfile.TemporaryDirectory(prefix="rankwise-") as scratch:
+            place = self._comm.rank, self._comm.size, Path(scratch)
             loaded = together(
                 self._comm,
                 lambda: load_rank(
-                    path_or_bytes, mesh, self._comm.rank, self._comm.size, Path(scratch)
+                    path_or_bytes, mesh, *place, Terms(memory=memory, hints=to_hints(hints))
                 ),
             )
             loaded = together(
@@ -96,7 +106,8 @@ class InferenceSession:
             )
             plan = together(self._comm, lambda: build_plan(loaded.model))
             # Before there are groups: ranks that do not agree on one would wait for ever.
-            prove(self._comm, plan, loaded)
+            if not prove(self._comm, plan, loaded):
+                self._comm.checked = True
             self._groups = Groups(self._comm, loaded.mesh)
             alike = len(set(gathered(self._comm, outline(plan)))) == 1
             self._program: Program | None = together(

@@ -12,7 +12,8 @@ and number of ranks:
 
 and below it the operators that every rank computes whole although something in them is sharded,
 or could be, with the reason. With --steps N, how many of N greedy tokens are not onnxruntime's
-where a cache stays on its ranks. scripts/make_models.py writes models for this.
+where a cache stays on its ranks. scripts/make_models.py writes models for this; those of int4
+leave the width of a head open: --dim kv_cache_dim 16, say.
 """
 
 from __future__ import annotations

@@ -188,6 +188,38 @@ QUANTISED = Runs(
 """An operator in a body that is written out as a function."""
 
 
+GENERATING = Runs(
+    build(
+        """(int64[b,1] first, float[b,1,22] h0, bool wanted) =>
+           (int64[b,1] last, int64[n,b,1] tokens, float[n] m) {
+          few = Constant <value_int=12> ()
+          last, state, tokens, m = Loop (few, wanted, first, h0) <body = step
+              (int64 i, bool go, int64[b,1] token, float[b,1,22] before)
+              => (bool on, int64[b,1] next, float[b,1,22] state, int64[b,1] row, float most) {
+            e = Gather(table, token)
+            u = MatMul(e, w1)
+            v = MatMul(before, w3)
+            a = Add(u, v)
+            state = Tanh(a)
+            h = MatMul(state, w2)
+            logits = MatMul(h, head)
+            next = ArgMax <axis=2, keepdims=0> (logits)
+            row = Identity(token)
+            most = ReduceMax <keepdims=0> (h)
+            on = Less(most, limit)
+          }>
+        }""",
+        table=(50, 16), w1=(16, 22), w2=(22, 16), w3=(22, 22), head=(16, 50),
+        limit=np.float32(2.95),
+    ),
+    tuple(
+        {"first": np.arange(n).reshape(n, 1) * 11 + 3, "wanted": wanted, "h0": normal(n, 1, 22)}
+        for n, wanted in ((3, TRUE), (2, TRUE), (2, FALSE))
+    ),
+)  # fmt: skip
+"""Tokens one after the other, until a value is too large: the condition is computed on ranks."""
+
+
 def _layer(n: int, has_past: bool) -> str:
     """Attention over six heads and a cache, and an MLP."""
     k, v = (
@@ -253,13 +285,36 @@ MERGED = Runs(
 """A decoder as optimum merges it: one If around all of it, with a cache or without."""
 
 
+NEVER_TAKEN = Runs(
+    build(
+        """(float[b,16] x, bool c) => (float[b,5] y, float[b,9] z) {
+          g = MatMul(x, w0)
+          y = If (c) <then_branch = one () => (float[b,5] p) {
+              a, d, e, f = Split <axis=1, num_outputs=4> (g)
+              p = Concat <axis=1> (a, d, e, f)
+            }, else_branch = other () => (float[b,5] q) {
+              a, d = Split <axis=1, num_outputs=2> (g)
+              q = Concat <axis=1> (d, a)
+            }>
+          u = Tanh(g)
+          z = MatMul(u, w1)
+        }""",
+        w0=(16, 5), w1=(5, 9),
+    ),
+    ({"x": normal(3, 16), "c": FALSE},),
+)  # fmt: skip
+"""A branch that could not run: five rows in four parts of two."""
+
+
 CASES = {
     "branches": BRANCHES,
+    "generating": GENERATING,
     "growing": GROWING,
     "hidden": HIDDEN,
     "layers": LAYERS,
     "merged": MERGED,
     "nested": NESTED,
+    "never_taken": NEVER_TAKEN,
     "quantised": QUANTISED,
     "scanned": SCANNED,
     "states": STATES,

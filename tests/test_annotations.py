@@ -8,8 +8,12 @@ import pytest
 from annotated import MESH, annotate, check, grid, model, normal, split, whole
 from onnx import ModelProto
 
+from rankwise.models.check import Verdict, slim
+from rankwise.models.check import check as check_plans
 from rankwise.models.dialects.annotations import lower_rank
 from rankwise.models.placing.placement import Cut, Factor, Placement, cut
+from rankwise.models.plan import build_plan
+from rankwise.runtime.cli import main
 
 MLP = """mlp (float[n, 8] x) => (float[n, 6] y)
 <float[8, 12] w1 = {%s}, float[12] b1 = {%s}, float[12, 6] w2 = {%s}> {
@@ -46,6 +50,16 @@ def test_column_then_row_is_one_allreduce(tmp_path: Path) -> None:
     assert collectives(made, 2, tmp_path) == [["AllReduce"]] * 2
     held = {t.name: list(t.dims) for t in onnx.load(tmp_path / "rank1.onnx").graph.initializer}
     assert held == {"w1/local": [8, 6], "b1/local": [6], "w2/local": [6, 6]}
+
+
+def test_a_sum_that_is_wanted_in_parts_is_scattered(tmp_path: Path) -> None:
+    for ranks, spec in [(2, split(0, 0, 1)), (3, split(1, 2, 0, 1))]:
+        made = mlp(ranks)
+        annotate(made, "h", {"w1": split(1, *range(ranks))})
+        annotate(made, "y", {"w2": split(0, *range(ranks)), "y": spec})
+        check(made, ranks, X)
+        (ops, *_) = collectives(made, ranks, tmp_path)
+        assert ops == ["ReduceScatter", "AllGather"]
 
 
 @pytest.mark.parametrize(
@@ -214,3 +228,32 @@ def test_as_many_ranks_as_a_configuration_has_devices() -> None:
     check(made, 3, X)
     with pytest.raises(ValueError, match=f"'{MESH}' of 2, 'three' of 3"):
         check(made, 4, X)
+
+
+def proof(models: list[ModelProto]) -> Verdict:
+    """What the check of all ranks' programs says."""
+    return check_plans([slim(build_plan(model), None) for model in models], [None] * len(models))
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_programs_of_all_ranks_fit(name: str, tmp_path: Path) -> None:
+    text, output, specs, _ = GRAPHS[name]
+    made = model(text, 3)
+    annotate(made, output, {n: _moved(placement) for n, placement in specs.items()})
+    paths = [lower_rank(made.SerializeToString(), rank, 3, tmp_path) for rank in range(3)]
+    assert not proof([onnx.load(path) for path in paths]).findings
+
+
+def test_the_verb_check_speaks_of_annotations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = mlp(2)
+    annotate(made, "h", {"w1": split(1, 0, 1)})
+    onnx.save(made, tmp_path / "good.onnx")
+    annotate(made, "y", {"w2": split(1, 0, 2)})
+    annotate(made, "a", {"w2": split(1, 0, 1)})
+    onnx.save(made, tmp_path / "bad.onnx")
+    assert main(["check", str(tmp_path / "good.onnx")]) == 0
+    capsys.readouterr()
+    assert main(["check", str(tmp_path / "bad.onnx")]) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 2

@@ -4,170 +4,13 @@ import re
 
 import numpy as np
 import pytest
+from mistakes import CASES, FROM_0, NEXT, TO_1
 from onnx import numpy_helper
 from programs import checked, model, models
 
 from rankwise.models.check import check, slim
 from rankwise.models.errors import ModelError
 from rankwise.models.plan import Communicate, build_plan
-
-TO_1 = "one = Constant<value_int=1>() t = R.Send(x, one)"
-FROM_0 = "zero = Constant<value_int=0>() y = R.Recv<FLOAT>(zero)"
-TAG_2 = "zero = Constant<value_int=0>() y = R.Recv<FLOAT, tag=2>(zero)"
-IN_OTHER_GROUP = "one = Constant<value_int=1>() y = R.Recv<FLOAT, groups=[1, 0]>(one)"
-NEXT = """
-    one = Constant<value_int=1>() r = R.Rank() n = R.Size() s = Add(r, one) next = Mod(s, n)
-    m = Add(r, n) p = Sub(m, one) last = Mod(p, n)
-"""
-FLAG = "i = Constant<value_int=0>() e = Gather(x, i) f = Constant<value_float=0.5>() "
-ONE_WAY = """
-    y = If (c) <then_branch = t () => (a) { a = R.AllReduce(x) },
-                else_branch = e () => (b) { b = Neg(x) }>
-"""
-
-
-CASES = {
-    "a Send without its Recv": (
-        [f"{TO_1} y = Neg(x)", "y = Neg(x)"],
-        [f"{TO_1} y = Neg(x)", FROM_0],
-        "unmatched",
-        "rank 0, Send 't': expected a Recv of rank 1 with tag 0, but that rank ends without one",
-    ),
-    "a Recv without its Send": (
-        ["y = Neg(x)", FROM_0],
-        [f"{TO_1} y = Neg(x)", FROM_0],
-        "unmatched",
-        "rank 1, Recv 'y': expected a Send of rank 0 with tag 0, but that rank ends without one",
-    ),
-    "a collective that a rank is absent from": (
-        ["y = R.AllReduce(x)", "y = Neg(x)"],
-        ["y = R.AllReduce(x)", "y = R.AllReduce(x)"],
-        "unmatched",
-        "rank 0, AllReduce 'y': expected rank 1 to call it too, but that rank ends",
-    ),
-    "another tag": (
-        [f"{TO_1} y = Neg(x)", TAG_2],
-        [f"{TO_1} y = Neg(x)".replace("Send(", "Send<tag=2>("), TAG_2],
-        "mismatch",
-        "rank 1, Recv 'y': expected tag 2, but Send 't' of rank 0 has 0",
-    ),
-    "another type": (
-        [f"{TO_1} y = Neg(x)", FROM_0.replace("FLOAT", "dtype=11")],
-        [f"{TO_1} y = Neg(x)", FROM_0],
-        "mismatch",
-        "Recv 'y': expected float64 of any shape, but Send 't' of rank 0 gives float32 [4]",
-    ),
-    "another shape": (
-        [f"{TO_1} y = Neg(x)", FROM_0.replace("FLOAT", "FLOAT, shape=[2, 2]")],
-        [f"{TO_1} y = Neg(x)", FROM_0.replace("FLOAT", "FLOAT, shape=[4]")],
-        "mismatch",
-        "rank 1, Recv 'y': expected float32 [2, 2], but Send 't' of rank 0 gives float32 [4]",
-    ),
-    "a rank that is none": (
-        NEXT + "t = R.Send(x, s) y = R.Recv<FLOAT>(last)",
-        NEXT + "t = R.Send(x, next) y = R.Recv<FLOAT>(last)",
-        "mismatch",
-        "rank 1, Send 't': expected dest to be a rank below 2, got 2",
-    ),
-    "operands of another type": (
-        ["y = R.AllReduce(x)", "h = Cast<to=11>(x) y = R.AllReduce(h)"],
-        ["y = R.AllReduce(x)", "h = Cast<to=1>(x) y = R.AllReduce(h)"],
-        "mismatch",
-        "AllReduce 'y': expected dtype float32, as in AllReduce 'y' of rank 0, got float64",
-    ),
-    "operands of another shape": (
-        ["y = R.AllReduce(x)", "h = Concat<axis=0>(x, x) y = R.AllReduce(h)"],
-        ["y = R.AllGather(x)", "h = Concat<axis=0>(x, x) y = R.AllGather(h)"],
-        "mismatch",
-        "rank 1, AllReduce 'y': expected shape [4], as in AllReduce 'y' of rank 0, got [8]",
-    ),
-    "another reduction": (
-        ["y = R.AllReduce(x)", 'y = R.AllReduce<op="max">(x)'],
-        ["y = R.AllReduce(x)", 'y = R.AllReduce<op="sum">(x)'],
-        "mismatch",
-        "rank 1, AllReduce 'y': expected op 'sum', as in AllReduce 'y' of rank 0, got 'max'",
-    ),
-    "another root": (
-        ["y = R.Broadcast(x)", "y = R.Broadcast<root=1>(x)"],
-        ["y = R.Broadcast<root=1>(x)", "y = R.Broadcast<root=1>(x)"],
-        "mismatch",
-        "rank 1, Broadcast 'y': expected root 0, as in Broadcast 'y' of rank 0, got 1",
-    ),
-    "another operator": (
-        ["y = R.AllReduce(x)", "z = R.AllGather(x) y = Neg(z)"],
-        ["y = R.AllGather(x)", "z = R.AllGather(x) y = Neg(z)"],
-        "mismatch",
-        "rank 1, AllGather 'z': expected op AllReduce, as in AllReduce 'y' of rank 0",
-    ),
-    "another group": (
-        ["y = R.AllReduce<groups=[0, 1]>(x)", *["y = R.AllReduce(x)"] * 2],
-        ["y = R.AllReduce(x)"] * 3,
-        "mismatch",
-        "rank 0, AllReduce 'y': expected group [0, 1], but AllReduce 'y' of rank 1 has [0, 1, 2]",
-    ),
-    "messages of another group": (
-        [f"{TO_1} y = Neg(x)", IN_OTHER_GROUP],
-        [f"{TO_1} y = Neg(x)", FROM_0],
-        "mismatch",
-        "rank 1, Recv 'y': expected group [1, 0], but Send 't' of rank 0 has [0, 1]",
-    ),
-    "another order, of the same kind": (
-        ["a = R.AllReduce(x) z = Neg(x) b = R.AllReduce(z) y = Add(a, b)",
-         "z = Neg(x) b = R.AllReduce(z) a = R.AllReduce(x) y = Add(a, b)"],
-        ["a = R.AllReduce(x) z = Neg(x) b = R.AllReduce(z) y = Add(a, b)",
-         "z = Neg(x) a = R.AllReduce(x) b = R.AllReduce(z) y = Add(a, b)"],
-        "order",
-        "rank 1, AllReduce 'b': expected AllReduce 'a', as rank 0 calls it here",
-    ),
-    "another order, over two groups": (
-        ["a = R.AllReduce<groups=[0, 1]>(x) y = R.AllReduce<groups=[1, 0]>(a)",
-         "a = R.AllReduce<groups=[1, 0]>(x) y = R.AllReduce<groups=[0, 1]>(a)"],
-        ["a = R.AllReduce<groups=[0, 1]>(x) y = R.AllReduce<groups=[1, 0]>(a)"] * 2,
-        "mismatch",
-        "expected group [0, 1], but AllReduce 'a' of rank 1 has [1, 0]",
-    ),
-    "a deadlock of receivers": (
-        NEXT + "y = R.Recv<FLOAT>(last) t = R.Send(x, next)",
-        NEXT + "t = R.Send(x, next) y = R.Recv<FLOAT>(last)",
-        "deadlock",
-        "deadlock: Recv 'y' of rank 0 waits for rank 1, Recv 'y' of rank 1 waits for rank 0",
-    ),
-    "a deadlock of a receiver and a collective": (
-        [f"a = R.AllReduce(x) {TO_1} y = Neg(a)", f"{FROM_0} z = R.AllReduce(x)"],
-        [f"{TO_1} y = R.AllReduce(x)", f"{FROM_0} z = R.AllReduce(x)"],
-        "deadlock",
-        "deadlock: AllReduce 'a' of rank 0 waits for rank 1, Recv 'y' of rank 1 waits for rank 0",
-    ),
-    "a branch that one rank takes": (
-        NEXT + "c = Equal(r, one)" + ONE_WAY,
-        NEXT + "c = Equal(n, one)" + ONE_WAY,
-        "unmatched",
-        "rank 1, AllReduce 'a': expected rank 0 to call it too, but that rank ends",
-    ),
-    "a branch that one rank may take alone": (
-        FLAG + "c = Greater(e, f)" + ONE_WAY,
-        FLAG + "g = R.Broadcast(e) c = Greater(g, f)" + ONE_WAY,
-        "branch",
-        "rank 0, If 'y': expected a condition that is the same on rank 1, since it decides on "
-        "AllReduce 'a'; Broadcast it first",
-    ),
-    "ranks that negate what others decide on": (
-        [FLAG + "g = R.Broadcast(e) c = Greater(g, f)" + ONE_WAY,
-         FLAG + "g = R.Broadcast(e) d = Greater(g, f) c = Not(d)" + ONE_WAY],
-        [FLAG + "g = R.Broadcast(e) c = Greater(g, f)" + ONE_WAY,
-         FLAG + "g = R.Broadcast(e) d = Greater(g, f) h = Not(d) c = Not(h)" + ONE_WAY],
-        "unmatched",
-        "expected rank 1 to call it too",
-    ),
-    "a loop that ends earlier on one rank": (
-        NEXT + "c = Constant<value = bool {1}>() k = Add(r, one)"
-        "y = Loop (k, c, x) <body = b (i, d, v) => (e, w) { e = Identity(d) w = R.AllReduce(v) }>",
-        NEXT + "c = Constant<value = bool {1}>() k = Add(n, one)"
-        "y = Loop (k, c, x) <body = b (i, d, v) => (e, w) { e = Identity(d) w = R.AllReduce(v) }>",
-        "unmatched",
-        "rank 1, AllReduce 'w': expected rank 0 to call it too",
-    ),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -198,6 +41,28 @@ def test_a_ring_is_clean_but_would_hang_if_sends_blocked(ranks: int) -> None:
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 7])
+def test_the_ring_of_the_slide_fits_but_would_hang_if_sends_blocked(ranks: int) -> None:
+    body = (
+        NEXT
+        + """
+        c = Constant<value = bool {1}>() own = Gather(x, r)
+        first = Loop (n, c, own) <body = b (i, d, next_value) => (e, sum) {
+            t = R.Send(next_value, next) received = R.Recv<FLOAT>(last)
+            k = Sub(r, i) j = Sub(k, one) at = Mod(j, n) local = Gather(x, at)
+            sum = Add(received, local) e = Identity(d)
+        }>
+        y = Loop (n, c, first) <body = g (i2, d2, value) => (e2, came) {
+            u = R.Send(value, next) came = R.Recv<FLOAT>(last) e2 = Identity(d2)
+        }>
+    """
+    )
+    ends = f"(float[{ranks}] x) => (y)"
+    assert not checked(body, ranks, ends).findings
+    (found,) = checked(body, ranks, ends, rendezvous=True).findings
+    assert found.kind == "deadlock" and found.text.count("Send 't'") == ranks
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 7])
 def test_a_ring_that_one_rank_begins_with_a_receive_does_not_hang(ranks: int) -> None:
     body = (
         NEXT
@@ -218,6 +83,23 @@ def test_shapes_that_only_a_run_knows_are_left_to_it() -> None:
     assert found.findings == ()
 
 
+def test_a_branch_concerns_only_those_whom_it_speaks_to() -> None:
+    told = "g = R.Broadcast<groups=[0, 1]>(x) e = Gather(g, c0) c = Greater(e, half)"
+    then = "b (c) <then_branch = t () => (a) { u = R.SEND a = Neg(x) },"
+    other = "else_branch = e () => (o) { o = Abs(x) }>"
+    constants = (
+        "c0 = Constant<value_int=0>() c1 = Constant<value_int=1>() half = "
+        "Constant<value_float=0.5>()"
+    )
+    bodies = [
+        f"{constants} {told} y = {then.replace('b (c)', 'If (c)')} {other}".replace("SEND", call)
+        for call in ("Send(x, c1)", "Recv<FLOAT>(c0)")
+    ]
+    assert not checked([*bodies, "y = Neg(x)"]).findings
+    own = [body.replace(told, "e = Gather(x, c0) c = Greater(e, half)") for body in bodies]
+    assert {f.kind for f in checked([*own, "y = Neg(x)"]).findings} == {"branch"}
+
+
 def test_a_peer_that_only_a_run_knows_excuses_who_waits_for_it() -> None:
     ends = "(float[4] x, int64 to) => (y)"
     bodies = ["t = R.Send(x, to) y = Neg(x)", FROM_0, FROM_0]
@@ -236,6 +118,39 @@ def test_values_are_followed_through_messages_shapes_and_branches() -> None:
     """
     )
     assert str(checked(body, 3)) == "ok: 18 communications of 3 ranks fit"
+
+
+@pytest.mark.parametrize(
+    ("counts", "body", "text"),
+    [
+        ((2, 2), "y = R.AllReduce(x)", ""),
+        ((4, 4), "y = R.AllReduce(x)", "rank 0, ParallelFor 'y': expected a count of 2, got 4"),
+        ((4, 4), "y = Neg(x)", ""),
+        ((0, 0), "y = Neg(x)", "expected a count of at least 1, got 0"),
+        ((4, 5), "y = Neg(x)", "expected count 4, as in ParallelFor 'y' of rank 0, got 5"),
+    ],
+)
+def test_the_ids_of_a_parallel_for_are_dealt(
+    counts: tuple[int, int], body: str, text: str
+) -> None:
+    loop = f"y = R.ParallelFor <body = b (id) => (y) {{ {body} }}> (n)"
+    bodies = [f"n = Constant<value_int={count}>() {loop}" for count in counts]
+    found = checked(bodies)
+    assert text in str(found) and bool(found.findings) == bool(text)
+
+
+def test_a_scalar_counts_as_one_element() -> None:
+    body = (
+        NEXT
+        + """
+        all = R.AllGather(r) count = Size(all) peer = Sub(count, one)
+        zero = Constant<value_int=0>() c = Equal(r, zero) part = R.Scatter(r) some = Size(part)
+        y = If (c) <then_branch = t () => (a) { s1 = R.Send(x, peer) a = Neg(x) },
+                    else_branch = e () => (b) { b = R.Recv<FLOAT>(some) }>
+    """
+    )
+    # Rank 1 has nothing of the scalar, and so receives of rank 0.
+    assert not checked(body).findings
 
 
 def test_a_scan_is_followed_element_by_element() -> None:

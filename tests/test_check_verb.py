@@ -14,6 +14,7 @@ from rankwise.models.errors import ModelError
 from rankwise.models.sharding import shard
 from rankwise.models.zoo import mlp
 from rankwise.runtime.cli import main
+from rankwise.runtime.execute import NodeError
 
 NEXT = """
     one = Constant<value_int=1>() r = R.Rank() n = R.Size() s = Add(r, one) next = Mod(s, n)
@@ -64,8 +65,8 @@ def test_what_shard_makes_fits(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected -n with the number of ranks, since .* does not say it, got None"),
-        (["-n", "0"], "expected -n with the number of ranks"),
+        ([], "expected -n with the number of ranks, which .* does not say"),
+        (["-n", "0"], "expected -n of at least 1, got 0"),
         (
             ["{path}", "{path}", "-n", "2"],
             "there are models of 3 ranks, but -n is 2; leave it out",
@@ -130,6 +131,17 @@ def test_a_load_refuses_groups_of_which_ranks_do_not_agree() -> None:
         local.run(
             3, lambda comm: rankwise.InferenceSession(bodies[comm.rank], comm=comm), timeout=20
         )
+
+
+def test_what_a_proof_leaves_open_is_compared_as_it_runs() -> None:
+    source = model("y = R.AllReduce(x)", "(float[n] x) => (float[k] y)").SerializeToString()
+
+    def run(comm: Communicator) -> None:
+        with rankwise.InferenceSession(source, comm=comm) as session:
+            session.run(None, {"x": np.ones(8 + comm.rank, np.float32)})
+
+    with pytest.raises(NodeError, match=r"rank \d, AllReduce 'y' on .* rank 0 calls allreduce"):
+        local.run(2, run, timeout=20)
 
 
 def test_what_may_go_wrong_is_left_to_the_run() -> None:

@@ -211,8 +211,8 @@ BAD = {
         "inspect model.onnx --hints bad.yaml",
         "hint 'w9' matches no tensor and no node; near it: w2, w1",
     ),
-    "hints to ranks that choose as they load": (
-        "shard model.onnx -o d --mesh tp=2 --representation spmd --hints good.yaml",
+    "a cluster to ranks that choose as they load": (
+        "shard model.onnx -o d --mesh tp=2 --representation spmd --cluster cluster.json",
         "its ranks choose as they load",
     ),
     "place that holds other files": ("shard model.onnx -o . --mesh tp=2", "no sharded model"),
@@ -226,7 +226,9 @@ def test_bad_input_is_one_line_and_code_2(
 ) -> None:
     arguments, message = BAD[name]
     Path("bad.yaml").write_text("w9: whole")
-    Path("good.yaml").write_text("w1: whole")
+    Cluster(1e-9, 1e-12, 0.0, 0.0, 2, Origin("2026-11-21", "here", "MPI", 2)).write(
+        Path("cluster.json")
+    )
     Path("short.onnx").write_bytes(model.read_bytes()[:300])
     assert cli.main(arguments.split()) == 2
     said = capsys.readouterr()

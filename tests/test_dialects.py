@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from dialect_cases import CASES, check, dist
 from onnx import helper, numpy_helper, parser
 from sessions import Array, operand, operands, run
 
+from rankwise.collectives import local
 from rankwise.models.dialects.translation import translated
 from rankwise.models.errors import ModelError
 from rankwise.models.opset import is_ours
@@ -29,84 +31,10 @@ def model(body: str, ends: str = FLOAT, imports: str = '"" : 20', **weights: Any
     return made
 
 
-def dist(operation: str, **more: Any) -> str:
-    """Attributes of TensorRT's operator, as Polygraphy writes them."""
-    values = {"root": -1, "group_size": 0, "nb_rank": 3, "reduce_op": "none"} | more
-    pairs = {"collective_operation": operation, **values}.items()
-    listed = (f"{name}={value!r}".replace("'", '"') for name, value in pairs)
-    return f"DistCollective<{', '.join(listed)}>(x)"
-
-
-def part(array: Array, rank: int) -> Array:
-    return np.array_split(array, 3)[rank]
-
-
-def flat(xs: Sequence[Array], rank: int) -> Array:
-    """All elements in a row, cut in three."""
-    return np.concatenate([part(x.ravel(), rank) for x in xs]).reshape(xs[0].shape)
-
-
-CASES: dict[str, tuple[str, Callable[[list[Array], int], Array]]] = {
-    "ort AllReduce": ("com.microsoft.AllReduce(x)", lambda xs, rank: np.sum(xs, 0)),
-    "ort AllGather along dim 0": (
-        "com.microsoft.AllGather<axis=0, group_size=3>(x)",
-        lambda xs, rank: np.concatenate(xs),
-    ),
-    "ort AllGather along the dim of its schema": (
-        "com.microsoft.AllGather<group_size=3>(x)",
-        lambda xs, rank: np.concatenate(xs, 1),
-    ),
-    "ort AllToAll of dim 0": (
-        "com.microsoft.AllToAll<group_size=3>(x)",
-        lambda xs, rank: np.concatenate([part(x, rank) for x in xs]),
-    ),
-    "tensorrt all_reduce": (dist("all_reduce", reduce_op="max"), lambda xs, rank: np.max(xs, 0)),
-    "tensorrt mean": (dist("all_reduce", reduce_op="avg"), lambda xs, rank: np.mean(xs, 0)),
-    "tensorrt all_gather": (dist("all_gather"), lambda xs, rank: np.concatenate(xs)),
-    "tensorrt broadcast": (dist("broadcast", root=2), lambda xs, rank: xs[2]),
-    "tensorrt reduce": (
-        dist("reduce", root=1, reduce_op="prod"),
-        lambda xs, rank: np.prod(xs, 0) if rank == 1 else xs[rank],
-    ),
-    "tensorrt reduce_scatter": (
-        dist("reduce_scatter", reduce_op="sum"), lambda xs, rank: part(np.sum(xs, 0), rank)
-    ),
-    "tensorrt all_to_all": (dist("all_to_all"), flat),
-    "tensorrt gather": (
-        dist("gather", root=1),
-        lambda xs, rank: np.concatenate(xs) if rank == 1 else np.empty((0, 2), np.float32),
-    ),
-    "tensorrt scatter": (dist("scatter", root=1), lambda xs, rank: part(xs[1], rank)),
-    "working group's reduction": (
-        'TensorAllReduce<reduction="min">(x)', lambda xs, rank: np.min(xs, 0)
-    ),
-    "working group's gathering": (
-        "rankwise.TensorAllGather<axis=1>(x)", lambda xs, rank: np.concatenate(xs, 1)
-    ),
-    "working group's scattering": (
-        "TensorScatter<root=2>(x)", lambda xs, rank: part(xs[2], rank)
-    ),
-    "working group's reduction and scattering": (
-        "TensorAllScatterReduce<axis=0>(x)", lambda xs, rank: part(np.sum(xs, 0), rank)
-    ),
-    "infinitensor product": ("AllReduceProd(x)", lambda xs, rank: np.prod(xs, 0)),
-    "infinitensor mean": ("AllReduceAvg(x)", lambda xs, rank: np.mean(xs, 0)),
-    "infinitensor sum by attribute": (
-        "ReduceSum<communicator=0>(x)", lambda xs, rank: np.sum(xs, 0)
-    ),
-    "infinitensor broadcast": ("Broadcast<root=1>(x)", lambda xs, rank: xs[1]),
-    "training's AllReduce": ("com.microsoft.NcclAllReduce(x)", lambda xs, rank: np.sum(xs, 0)),
-}  # fmt: skip
-
-
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", CASES)
-def test_a_collective_of_another_dialect_gives_what_numpy_gives(name: str) -> None:
-    node, expected = CASES[name]
-    made = model(f"h = Neg(x) y = {node.replace('(x)', '(h)')}")
-    assert communicates(made)
-    given = [operand(rank, 3, 2) for rank in range(3)]
-    for rank, (y,) in enumerate(run(3, made, lambda rank: {"x": given[rank]})):
-        np.testing.assert_array_equal(y, expected([-x for x in given], rank))
+def test_a_collective_of_another_dialect_gives_what_numpy_gives(name: str, size: int) -> None:
+    local.run(size, partial(check, name=name), timeout=60)
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -260,9 +188,9 @@ def test_imports_may_be_missing_or_misspelt(imports: str) -> None:
         ("com.microsoft.NcclAllReduce<group_type=2>(x)", r"group_type among \[0, 1, 4\], got 2"),
         ("com.microsoft.NcclAllReduce<group_type=1>(x)", "axis of a mesh, got 'dp' and no"),
         ("com.microsoft.NcclAllGather(x)", "expected a known number of ranks and shapes in full"),
-        (dist("all_sum"), "='scatter', got 1 inputs and collective_operation='all_sum'"),
-        (dist("all_reduce", reduce_op="xor"), "expected reduce_op among .*'avg'.*, got 'xor'"),
-        (dist("all_gather", group_size=2), r"expected one number of ranks, got \[2, 3\]"),
+        (dist("all_sum", nb_rank=2), "='scatter', got 1 inputs and .*='all_sum'"),
+        (dist("all_reduce", reduce_op="xor", nb_rank=2), "reduce_op among .*'avg'.*, got 'xor'"),
+        (dist("all_gather", group_size=2, nb_rank=3), r"expected one number .*, got \[2, 3\]"),
         ('TensorAllReduce<op="sum">(x)', r"among \['reduction'\], got \['op'\]"),
     ],
 )  # fmt: skip

@@ -93,8 +93,8 @@ def test_specs_become_annotations_and_come_back(sizes: tuple[int, ...]) -> None:
     for spec in CASES:
         placement = spec.placement()
         proto = ShardingSpecProto.FromString(write_spec("x", placement).SerializeToString())
-        assert read_spec(proto, spec.rank) == placement
-        back = Spec.of(read_spec(proto, spec.rank), spec.rank)
+        assert read_spec(proto, spec.rank, 4) == placement
+        back = Spec.of(read_spec(proto, spec.rank, 4), spec.rank)
         assert Spec.of(back.placement(), spec.rank) == back
         if is_rectangle(spec):
             wanted = placement.held(sizes[: spec.rank])

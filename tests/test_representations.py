@@ -240,3 +240,21 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         local.run(3, on_rank)
     assert main(["convert", str(parts), "-o", str(tmp_path / "p"), "--to", "per-rank"]) == 2
     assert "expected one model for all ranks" in capsys.readouterr().err
+
+
+def test_weights_beside_a_model_are_shared_by_its_ranks(tmp_path: Path) -> None:
+    source, parts = tmp_path / "a" / "spmd.onnx", tmp_path / "parts"
+    source.parent.mkdir()
+    onnx.save(model(SPMD), source, save_as_external_data=True, location="w", size_threshold=45)
+    assert (
+        main(["convert", str(source), "-o", str(parts), "--to", "per-rank", "--ranks", "2"]) == 0
+    )
+    assert {path.name for path in parts.iterdir()} == {
+        "manifest.json", "rank0.onnx", "rank1.onnx", "w",
+    }  # fmt: skip
+
+    def on_rank(comm: Communicator) -> Any:
+        with rankwise.InferenceSession(parts, comm=comm) as session:
+            return session.run(None, {"x": operand(0, 2, 2)})[0]
+
+    assert_right(local.run(2, on_rank))

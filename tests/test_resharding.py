@@ -115,9 +115,8 @@ def model(
     """One rank's graph: it is fed its part, and gives its part."""
     out = RankGraph(rank, {"x"})
     have = before.held(fed).get(rank)
-    made = move(out, "x", route(sizes, before, after), TensorProto.FLOAT)
-    if made is None:
-        made = out.constant(np.zeros(1, np.float32))
+    made = move(out, "x", sizes, before, after, TensorProto.FLOAT)
+    made = made or out.constant(np.zeros(1, np.float32))
     out.named("Identity", [made], ["y"])
     out.communicate("Barrier", [])  # a graph that does not communicate would be sharded
     inputs = [] if have is None else [helper.make_tensor_value_info("x", 1, [None] * len(fed))]
@@ -169,8 +168,10 @@ def test_sizes_that_are_not_known_are_gathered_and_cut_on_ranks() -> None:
     twice = Placement((cut(1, 6),), ((0,), (1,), (2,), (0,), (1,), (2,)))
     every = Placement.everywhere(range(3))
     one = Placement.everywhere([1])
+    within = Placement((Cut(1, (Factor(None, 1), Factor(3, 3))),), ((2,), (0,), (1,)))
     pairs = [(rows, every), (every, rows), (columns, every), (rows, columns), (rows, one),
-             (one, rows), (twice, every), (every, twice)]  # fmt: skip
+             (one, rows), (twice, every), (every, twice), (within, every), (every, within),
+             (within, columns), (rows, within), (within, one)]  # fmt: skip
     made = run(3, (None, None), pairs, whole)
     check(made, pairs, whole)
 

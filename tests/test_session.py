@@ -254,7 +254,8 @@ def test_outputs_that_are_inputs_weights_and_results_work_and_are_the_callers_ow
 
 
 def test_the_latest_run_is_accounted_for() -> None:
-    made = model("a = Neg(x) b = rankwise.AllReduce(a) y = rankwise.AllReduce(b)")
+    body = "a = Neg(x) b = rankwise.AllReduce(a) y = rankwise.AllReduce(b)"
+    made = model(body, "(float[8,16] x) => (float[8,16] y)")
 
     def on_rank(comm: Communicator) -> tuple[int, int]:
         with rankwise.InferenceSession(made.SerializeToString(), comm=comm) as session:

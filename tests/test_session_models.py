@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from comparison import assert_same
 from sessions import Array, model, operand
 
 import rankwise
@@ -51,7 +52,7 @@ def test_a_plain_model_gives_what_onnxruntime_gives(tmp_path: Path, how: str, si
 
     results = local.run(size, on_rank)
     for y, _ in results:
-        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+        assert_same(y, expected)
     assert sum(nbytes for _, nbytes in results) == 400
 
 
@@ -67,7 +68,7 @@ def test_the_ranks_of_an_spmd_directory_are_chosen_when_it_runs(tmp_path: Path, 
 
     expected = onnxruntime.InferenceSession(path).run(None, feeds)[0]
     for y in local.run(size, on_rank):
-        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+        assert_same(y, expected)
 
 
 @pytest.mark.parametrize(
@@ -176,4 +177,4 @@ def test_a_run_beside_another_is_refused_and_does_not_disturb_it(tmp_path: Path)
         return made
 
     for (got,) in local.run(2, job):
-        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+        assert_same(got, want)

@@ -7,10 +7,9 @@ from pathlib import Path
 import graphs
 import lockstep
 import numpy as np
-import onnx
 import pytest
 import ranks
-from comparison import assert_same
+from lockstep import assert_all_same, written
 
 from rankwise.models.errors import MeshError, NothingToShard
 from rankwise.models.graph import load
@@ -20,21 +19,8 @@ from rankwise.models.sharding.analysis import analyse, tie
 from rankwise.models.sharding.candidates import candidates, conflicts, shardable
 from rankwise.models.sharding.heads import small_groups
 from rankwise.models.sharding.layout import Layout
-from rankwise.models.sharding.write import Sharding
 
 SIZES = (2, 3, 4)
-
-
-def written(sharding: Sharding, directory: Path) -> list[onnx.ModelProto]:
-    """Write all parts and load them again."""
-    ranks.write(sharding, directory)
-    return lockstep.load(directory)
-
-
-def assert_all_same(models: list[onnx.ModelProto], case: graphs.Case) -> None:
-    expected = ranks.whole(case.model, case.feeds)
-    for outputs in lockstep.run(models, case.feeds):
-        assert_same(outputs, expected)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from sessions import Array, operand, run
 import rankwise
 from rankwise.collectives import Communicator, local
 from rankwise.models.errors import ModelError
+from rankwise.models.functions.lower import lower
 from rankwise.models.plan import build_plan
 from rankwise.models.plan.seal import seal_of, set_seal
 from rankwise.models.tokens import ordered
@@ -199,3 +201,19 @@ def test_onnxruntime_sees_what_lies_between_effects_alone(level: str) -> None:
             return session.run(None, {"x": operand(comm.rank, 2, 3)})[0]
 
     np.testing.assert_array_equal(local.run(3, on_rank), outcome(3, lambda rank: graph()))
+
+
+@pytest.mark.parametrize("functions", ["native", "literal"])
+def test_what_is_lowered_is_sealed_as_it_is_written(functions: Any) -> None:
+    made = lower(ordered(graph(), "plain"), {"AllReduce": "ring"}, None)
+    expected = outcome(3, lambda rank: graph())
+
+    def on_rank(source: onnx.ModelProto, comm: Communicator) -> Any:
+        data = source.SerializeToString()
+        with rankwise.InferenceSession(data, comm=comm, functions=functions) as session:
+            return session.run(None, {"x": operand(comm.rank, 2, 3)})[0]
+
+    np.testing.assert_array_equal(local.run(3, partial(on_rank, made)), expected)
+    broken = changed_by_hand(made, "a Send is removed")
+    with pytest.raises(ModelError, match="when the file was made"):
+        local.run(3, partial(on_rank, broken))

@@ -47,7 +47,6 @@ def run(seed: Seed, models: list[ModelProto]) -> Outcome:
     quiet.log_severity_level = 4
 
     def work(comm: Communicator) -> Array:
-        comm.checked = True
         with rankwise.InferenceSession(sources[comm.rank], quiet, comm=comm) as session:
             made: Array = session.run(None, {"x": fed(comm.rank)})[0]
             return made

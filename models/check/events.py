@@ -96,8 +96,8 @@ class Decision(NamedTuple):
     node: str
     number: int
     """that of the condition or of its negation"""
-    ranks: frozenset[int]
-    """who communicates in what it decides on"""
+    ranks: set[int]
+    """who communicates in what it decides on, as far as the program has come"""
     about: str
     """the first communication there, "" if there is none"""
     is_alike: bool

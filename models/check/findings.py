@@ -47,6 +47,11 @@ class Verdict:
     def certain(self) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.is_certain)
 
+    @property
+    def is_proof(self) -> bool:
+        """Whether nothing can go wrong, and nothing was left out."""
+        return not self.findings and not self.open and self.is_complete
+
     def __str__(self) -> str:
         if self.findings:
             return "\n".join(map(str, self.findings))

@@ -7,9 +7,9 @@ whether all ranks that it concerns decide on the same value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..opset import OPS
 from ..plan import Branch, Communicate, Control, ParallelFor, Plan, Repeat, Scan
@@ -94,6 +94,10 @@ def parallel_for(program: Program, step: ParallelFor, scope: Scope) -> Events:
     event = Event(rank, step, shared.group(step, program.mesh, rank))
     total, *given = (program.read(scope, n, step) for n in step.inputs[: len(step.body.inputs)])
     number = total.tensor.number
+    if number is not None and (number < 1 or (step.body.is_effect and number != len(event.group))):
+        wanted = len(event.group) if step.body.is_effect else "at least 1"
+        text = f"expected a count of {wanted}, got {number}"
+        shared.findings.append(event.finding("mismatch", text))
     for k in () if number is None else _dealt(number, event.place, len(event.group)):
         yield from program.body(step, step.body, (shared.constant(k), *given), scope)
     made = yield event._replace(value=total)
@@ -101,17 +105,20 @@ def parallel_for(program: Program, step: ParallelFor, scope: Scope) -> Events:
         scope[name] = Value(UNKNOWN, shared.numbers.of("result", made.number, k))
 
 
+FOLLOW: Mapping[type[Control], Callable[[Program, Any, Scope], Events]] = {
+    Branch: branch, Repeat: repeat, Scan: scan, ParallelFor: parallel_for,
+}  # fmt: skip
+
+
 def _decide(program: Program, step: Control, number: int) -> bool:
     """Assume something of an unknown condition, and note it."""
     shared = program.shared
     effects = [s for body in step.bodies for s in body.communications if OPS[s.op].is_effect]
-    groups = [shared.group(effect, program.mesh, program.rank) for effect in effects]
     about = f"{effects[0].op} {effects[0].node_name!r}" if effects else ""
     is_alike = isinstance(step, Branch) and _spoken(step.then_body) == _spoken(step.else_body)
-    ranks = frozenset(rank for group in groups for rank in group)
-    shared.decisions.append(
-        Decision(program.rank, step.op, step.node_name, abs(number), ranks, about, is_alike)
-    )
+    ranks = program.concerned[-1]
+    decision = Decision(program.rank, step.op, step.node_name, abs(number), ranks, about, is_alike)
+    shared.decisions.append(decision)
     return shared.assumed if number > 0 else not shared.assumed
 
 

@@ -16,9 +16,10 @@ from typing import NamedTuple
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from ..errors import ModelError
+from ..graph import is_fed_whole
 from ..mesh import Mesh
 from ..opset import OPS
-from ..plan import Branch, Communicate, Compute, Control, ParallelFor, Plan, Repeat, Scan
+from ..plan import Communicate, Compute, Control, Plan
 from ..plan.control import name_of
 from . import flow
 from .alone import flaws
@@ -49,6 +50,9 @@ class Program:
 
     def __init__(self, plan: Plan, rank: int, mesh: Mesh | None, shared: Shared) -> None:
         self.plan, self.rank, self.mesh, self.shared = plan, rank, mesh, shared
+        self.concerned: list[set[int]] = []
+        """of each node with bodies that it is inside of, the ranks that communicate there"""
+        self.is_fed_whole = is_fed_whole(plan.model)
 
     def events(self) -> Events:
         """Yield what it communicates, and take what comes of it.
@@ -56,7 +60,8 @@ class Program:
         Raises ModelError for a group that lacks this rank and for a token that is none, Exhausted.
         """
         fed = (value for value in self.plan.model.graph.input if value.name in self.plan.inputs)
-        given = {v.name: self.shared.value(Tensor.declared(v.type)) for v in fed}
+        owner = None if self.is_fed_whole else self.rank
+        given = {v.name: self._named(Tensor.declared(v.type), v.name, owner) for v in fed}
         yield from self.run(self.plan, self._scope(self.plan, given))
 
     def run(self, plan: Plan, scope: Scope) -> Events:
@@ -67,14 +72,10 @@ class Program:
                     self._compute(plan, nodes, scope)
                 case Communicate():
                     yield from self._communicate(step, scope)
-                case Branch():
-                    yield from flow.branch(self, step, scope)
-                case Repeat():
-                    yield from flow.repeat(self, step, scope)
-                case Scan():
-                    yield from flow.scan(self, step, scope)
-                case ParallelFor():
-                    yield from flow.parallel_for(self, step, scope)
+                case _:
+                    self.concerned.append(set())
+                    yield from flow.FOLLOW[type(step)](self, step, scope)
+                    self.concerned.pop()
 
     def body(
         self, step: Control, body: Plan, given: Iterable[Value], scope: Scope
@@ -108,8 +109,17 @@ class Program:
                 for tensor in graph.sparse_initializer
             }
             self.shared.weights[id(plan)] = weights
-        own = {name: self.shared.value(tensor) for name, tensor in weights.items()}
+        # Where ranks share a plan they share its weights; a part of a weight has the name of the
+        # whole on every rank, and shard decides on nothing that only a part goes into.
+        owner = None if self.is_fed_whole else id(plan)
+        own = {name: self._named(tensor, name, owner) for name, tensor in weights.items()}
         return {**own, **given}
+
+    def _named(self, tensor: Tensor, name: str, owner: int | None) -> Value:
+        """Number an input or weight: the same for the same name of the same owner."""
+        if tensor.content is not None:
+            return self.shared.value(tensor)
+        return Value(tensor, self.shared.numbers.of("named", name, owner))
 
     def _nodes(self, plan: Plan) -> list[list[Node]]:
         found = self.shared.nodes.get(id(plan))
@@ -161,6 +171,8 @@ class Program:
         if op.peer is not None and peer is not None:
             event = event._replace(peer=self._peer(event, op.peer, peer.tensor.number))
         self.shared.findings.extend(flaws(event))
+        for ranks in self.concerned:
+            ranks.update(group if event.peer is None else {event.peer})
         made = yield event
         results = [made, TRUE] if op.gives == "Y" else [TRUE]
         scope.update(zip(step.outputs, results, strict=False))

@@ -1,17 +1,24 @@
-"""ShardingSpecProto of ONNX IR 11, read as placements and written from them."""
+"""ShardingSpecProto of ONNX IR 11, read as placements and written from them.
+
+Two things that the proposals leave open are read as onnx-ir writes them: several devices without a
+cut dim each hold the tensor whole, and where no device is named the blocks are dealt out over all
+devices of the configuration, in order.
+"""
 
 from __future__ import annotations
+
+import math
 
 from onnx import IntIntListEntryProto, ShardedDimProto, ShardingSpecProto, SimpleShardedDimProto
 
 from ..errors import PlacementError
-from ..placing.placement import Cut, Factor, Placement
+from ..placing.placement import Cut, Factor, Placement, bounds
 
 
-def read_spec(spec: ShardingSpecProto, rank: int | None) -> Placement:
+def read_spec(spec: ShardingSpecProto, rank: int | None, devices: int) -> Placement:
     """Return the placement of a tensor of `rank` dims, None where the rank is not known.
 
-    Raises PlacementError with the rule that is broken.
+    The configuration has so many `devices`. Raises PlacementError with the rule that is broken.
     """
     groups = dict[int, tuple[int, ...]]()
     for entry in spec.index_to_device_group_map:
@@ -23,10 +30,14 @@ def read_spec(spec: ShardingSpecProto, rank: int | None) -> Placement:
             raise PlacementError(f"expected a device or a key of the group map, got {device}")
     if unused := [key for key in groups if key not in spec.device]:
         raise PlacementError(f"expected keys that name a block's devices, got {unused[0]}")
-    return Placement(
-        tuple(_read_cut(dim, rank) for dim in spec.sharded_dim),
-        tuple(groups.get(device, (device,)) for device in spec.device),
-    )
+    cuts = tuple(_read_cut(dim, rank) for dim in spec.sharded_dim)
+    held = [groups.get(device, (device,)) for device in spec.device]
+    blocks = math.prod(each.shards for each in cuts)
+    if not held and 0 < blocks <= devices:
+        held = [tuple(range(*bounds(devices, block, blocks))) for block in range(blocks)]
+    elif blocks == 1:
+        held = [tuple(device for group in held for device in group)]
+    return Placement(cuts, tuple(held))
 
 
 def _read_cut(dim: ShardedDimProto, rank: int | None) -> Cut:

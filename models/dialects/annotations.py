@@ -2,8 +2,8 @@
 
 They change no result. A graph is run on as many ranks as a configuration has devices, each node
 where its sharding specs say, or its pipeline stage. Where no spec says, an input lies as the node
-that made it left it, what is fed lies whole on every device, and an output lies as it comes. The
-devices of stage s are the s-th part of all; as many stages as devices have one each.
+that made it left it, what is fed lies whole on every device, and an output lies as it comes.
+Stage s is on device s; where the numbers are not those of devices, stages have one each in order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..graph import Graph, load, read
 from ..nodes import label, subgraphs
 from ..placing.file import write
 from ..placing.lower import Intent, lower
-from ..placing.placement import Placement, bounds, sizes_of
+from ..placing.placement import Placement
 from ..sharding.analysis import Measured, measure
 from ..sharding.partition import Part
 from .annotation_specs import read_spec
@@ -136,11 +136,8 @@ def _of_configurations(model: ModelProto) -> Iterator[str]:
 def _of_node(
     node: NodeProto, annotation: NodeDeviceConfigurationProto, devices: int, measured: Measured
 ) -> Iterator[str]:
-    if annotation.HasField("pipeline_stage") and not 0 <= annotation.pipeline_stage < devices:
-        yield (
-            f"expected a pipeline stage of 0 to {devices - 1}, since a stage has a device, "
-            f"got {annotation.pipeline_stage}"
-        )
+    if annotation.pipeline_stage < 0:
+        yield f"expected a pipeline stage of at least 0, got {annotation.pipeline_stage}"
     names = [spec.tensor_name for spec in annotation.sharding_spec]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"expected one sharding spec for {name!r}, got several"
@@ -153,7 +150,7 @@ def _of_node(
             continue
         shape = measured.first.shapes.get(spec.tensor_name)
         try:
-            placement = read_spec(spec, None if shape is None else len(shape))
+            placement = read_spec(spec, None if shape is None else len(shape), devices)
             _check_placement(placement, shape, measured, spec.tensor_name, devices)
         except PlacementError as error:
             yield f"{spec.tensor_name}: {error}"
@@ -177,21 +174,27 @@ def _check_placement(
     for dim, each in placement.dims.items():
         if shape[dim] == other[dim] and shape[dim] > 0:
             each.sizes(shape[dim])
-    known = tuple(size if size == o else None for size, o in zip(shape, other, strict=True))
-    placement.held(sizes_of(known, placement))
+    pairs = enumerate(zip(shape, other, strict=True))
+    placement.held([a if a == b else placement.extent(dim) or 1 for dim, (a, b) in pairs])
 
 
 def _of_stages(model: ModelProto) -> Iterator[str]:
-    """Yield the nodes that read what a later stage makes."""
+    """Yield the nodes that read what a later stage makes, and stages that have no device."""
     for configuration in model.configuration:
         stages = dict[str, int]()
         for node in model.graph.node:
             for each in node.device_configurations:
                 if each.configuration_id == configuration.name and each.HasField("pipeline_stage"):
                     stages |= dict.fromkeys(filter(None, node.output), each.pipeline_stage)
+        if len(set(stages.values())) > configuration.num_devices > 0:
+            yield (
+                f"configuration {configuration.name!r}: expected at most "
+                f"{configuration.num_devices} stages, since each has a device, "
+                f"got {len(set(stages.values()))}"
+            )
         for node in model.graph.node:
             own = next((stages[name] for name in node.output if name in stages), None)
-            late = [name for name in node.input if own is not None and stages.get(name, 0) > own]
+            late = [name for name in node.input if own is not None and stages.get(name, own) > own]
             if late:
                 yield (
                     f"{label(node)}: stage {own} reads {late[0]!r}, which stage "
@@ -209,16 +212,20 @@ def _intents(
         for each in node.device_configurations
         if each.configuration_id == configuration.name
     ]
-    count = 1 + max((each.pipeline_stage for _, each in said), default=0)
+    stages = sorted({each.pipeline_stage for _, each in said if each.HasField("pipeline_stage")})
+    are_devices = not stages or stages[-1] < configuration.num_devices
     made = dict[str, Intent]()
     for node, each in said:
         placements = {
-            spec.tensor_name: read_spec(spec, _rank(measured, spec.tensor_name))
+            spec.tensor_name: read_spec(
+                spec, _rank(measured, spec.tensor_name), configuration.num_devices
+            )
             for spec in each.sharding_spec
         }
         devices = None
         if each.HasField("pipeline_stage"):
-            devices = tuple(range(*bounds(configuration.num_devices, each.pipeline_stage, count)))
+            stage = each.pipeline_stage
+            devices = (stage if are_devices else stages.index(stage),)
         made[next(filter(None, node.output))] = Intent(
             {k: placements[name] for k, name in enumerate(node.input) if name in placements},
             {k: placements[name] for k, name in enumerate(node.output) if name in placements},

@@ -12,8 +12,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from onnx import NodeProto
 
 from ..errors import PlacementError
+from ..nodes import attribute
 from ..placing.placement import Cut, Factor, Placement, cut
 
 TOKEN = re.compile(r"R|S\[(\d+)\]")
@@ -126,3 +130,50 @@ def _numbers(text: str) -> list[int]:
 
 def _text(numbers: Sequence[int]) -> str:
     return f"[{','.join(map(str, numbers))}]"
+
+
+class Located(NamedTuple):
+    """A tensor of which each rank has a part."""
+
+    name: str
+    placement: Placement
+    rank: int
+    """number of dims"""
+
+
+def located(node: NodeProto, side: str, names: Sequence[str], size: int) -> list[Located]:
+    """Return where the inputs or outputs of a node lie on `size` ranks, those that are there.
+
+    Raises PlacementError.
+    """
+    specs = _strings(node, f"{side}_shard_specs")
+    shape, elements = _shared_mesh(node)
+    shapes = _strings(node, f"{side}_device_mesh_shapes") or [shape] * len(specs)
+    meshes = _strings(node, f"{side}_device_mesh_elements") or [elements] * len(specs)
+    if not len(names) <= len(specs) == len(shapes) == len(meshes):
+        raise PlacementError(
+            f"expected a spec, a mesh shape and mesh elements for each of {len(names)} "
+            f"{side}s, got {len(specs)}, {len(shapes)} and {len(meshes)}"
+        )
+    made = [
+        (name, Spec(*texts))
+        for name, *texts in zip(names, specs, shapes, meshes, strict=False)
+        if name
+    ]
+    found = [Located(name, spec.placement(), spec.rank) for name, spec in made]
+    for (_, spec), each in zip(made, found, strict=True):
+        if max(each.placement.members) >= size:
+            raise PlacementError(f"expected devices below {size}, got {spec.mesh_elements}")
+    return found
+
+
+def _strings(node: NodeProto, name: str) -> list[str]:
+    given: Any = attribute(node, name, [])
+    return [text.decode() if isinstance(text, bytes) else str(text) for text in given]
+
+
+def _shared_mesh(node: NodeProto) -> tuple[str, str]:
+    """Return the mesh of all tensors, as earlier versions of the operators have it."""
+    shape: Any = attribute(node, "device_mesh_shape", [])
+    elements: Any = attribute(node, "device_mesh_elements", [])
+    return str(list(shape)), str(list(elements))

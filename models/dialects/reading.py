@@ -21,6 +21,9 @@ from .recognition import dialect_of, speaks
 
 Shape = tuple[int, ...]
 
+MOST_RANKS = 1 << 20
+"""Of a group that is given by its number: a larger one is a mistake."""
+
 ALIGNED = 32
 """Elements: what each rank owns of tensors laid end to end is a multiple of it."""
 
@@ -92,15 +95,20 @@ class Reader:
         peer = given.get(op.peer or "", [])
         if op.peer in values:
             peer = [f"{stem}/{op.peer}"]
+            if not isinstance(values[op.peer], int):
+                raise ValueError(f"expected {op.peer} to be a rank, got {values[op.peer]!r}")
             yield helper.make_node("Constant", [], peer, value_int=values.pop(op.peer))
+        is_needed = op.operand == "required" or form.is_owned
+        if is_needed and not all(given["X"] or [""]):
+            raise ValueError(f"expected a tensor as its input, got {list(node.input)!r}")
         if form.is_pieces:
             yield from self._pieces(node, [*given["X"], *before], values, stem)
             return
         tensors = _tensors(op, given.get("X", []), taken.get("Y", []))
-        kinds = attribute(node, form.kinds) if form.kinds else None
+        kinds = _kinds(node, form, len(tensors))
         for k, (x, y) in enumerate(tensors):
             own = dict(values)
-            if isinstance(kinds, Sequence) and op.operand == "none":
+            if kinds and op.operand == "none":
                 own["dtype"] = kinds[k]
             if form.is_owned:
                 own["root"] = self._owner(given["X"], k, values)
@@ -116,18 +124,18 @@ class Reader:
 
     def _group(self, node: NodeProto, form: Form) -> dict[str, Any]:
         """Return which ranks take part, as ours says it."""
-        found = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
-        if members := list(found.get(form.members) or ()):
+        if members := _integers(node, form.members):
             return {"groups": members, "group_size": len(members)}
-        counts = {found.get(name, default) for name, default in form.counts.items()} - {0}
+        found = {name: attribute(node, name, default) for name, default in form.counts.items()}
+        for name, value in found.items():
+            if not isinstance(value, int) or not 0 <= value <= MOST_RANKS:
+                raise ValueError(f"expected {name} to be a number of ranks, got {value!r}")
+        counts = sorted({count for count in found.values() if isinstance(count, int) and count})
         if len(counts) > 1:
-            raise ValueError(f"expected one number of ranks, got {sorted(counts)}")
-        for count in counts:
-            if count < 1:
-                raise ValueError(f"expected a number of ranks, got {count}")
-            if count != self.ranks:
-                return {"groups": list(range(count)), "group_size": count}
-        return {}
+            raise ValueError(f"expected one number of ranks, got {counts}")
+        if not counts or counts[0] == self.ranks:
+            return {}
+        return {"groups": list(range(counts[0])), "group_size": counts[0]}
 
     def _size(self, values: Mapping[str, Any]) -> int | None:
         """Return how many ranks take part, if that is known."""
@@ -208,10 +216,28 @@ def _tensors(
 ) -> list[tuple[list[str], list[str]]]:
     """Return the operand and the result of each node of ours."""
     takes, gives = op.operand != "none", op.gives == "Y"
-    if takes and gives and len(operands) > 1 and len(operands) != len(results):
+    if takes and gives and operands and len(operands) != len(results):
         raise ValueError(f"expected as many results as tensors, got {list(results)}")
     count = max(len(operands) * takes, len(results) * gives, 1)
     return [(list(operands[k : k + 1]), list(results[k : k + 1])) for k in range(count)]
+
+
+def _integers(node: NodeProto, name: str) -> list[int]:
+    """Return the integers of an attribute, none where there is none."""
+    found = attribute(node, name) if name else None
+    if found is None:
+        return []
+    if not isinstance(found, Sequence) or not all(isinstance(k, int) for k in found):
+        raise ValueError(f"expected {name} to be integers, got {found!r}")
+    return list(found)
+
+
+def _kinds(node: NodeProto, form: Form, count: int) -> list[int]:
+    """Return the element types that a node lists, one for each tensor."""
+    kinds = _integers(node, form.kinds)
+    if form.kinds and len(kinds) != count:
+        raise ValueError(f"expected {count} numbers in {form.kinds}, got {kinds!r}")
+    return kinds
 
 
 def _values(node: NodeProto, form: Form) -> dict[str, Any]:
@@ -235,7 +261,7 @@ def _values(node: NodeProto, form: Form) -> dict[str, Any]:
 def _translated_value(name: str, said: Any, theirs: Attribute) -> Any:
     if theirs.values is None:
         return said
-    if said not in theirs.values:
+    if not isinstance(said, str | int) or said not in theirs.values:
         raise ValueError(f"expected {name} among {list(theirs.values)}, got {said!r}")
     return theirs.values[said]
 

@@ -20,12 +20,13 @@ from ..nodes import draws, label, references, subgraphs
 from ..sharding.analysis import Measured, tie
 from ..sharding.partition import Held, Part
 from ..sharding.site import Site, Tensor
-from .cuts import Cuts, Wish, choose, shape_of
+from .choosing import Wish, choose
+from .cuts import Cuts, shape_of
 from .moving import move
 from .node import compute, outputs
 from .placement import Placement
 from .rank_graph import RankGraph
-from .resharding import Route, route
+from .resharding import route
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,17 @@ class _Lowering:
         if any(subgraphs(site.node)):
             for name in set(references(site.node)).difference(site.node.input):
                 self.publish(name)
-        made = compute(self._out, cuts, names)
-        for name, placement in outputs(cuts).items():
+        asked = {
+            tensor.name: placement
+            for position, placement in intent.outputs.items()
+            if (tensor := site.outputs[position]) is not None
+        }
+        made = compute(self._out, cuts, names, asked)
+        for name, placement in outputs(cuts, asked).items():
             self._places[name] = {placement: made.get(name, "")}
-        for position, wanted in intent.outputs.items():
-            if (tensor := site.outputs[position]) is not None:
-                moved = self._at(tensor, wanted)
-                self._places[tensor.name] = {wanted: moved, **self._places[tensor.name]}
+        for name, wanted in asked.items():
+            moved = self._at(self._tensors[name], wanted)
+            self._places[name] = {wanted: moved, **self._places[name]}
 
     def _cuts(self, site: Site, intent: Intent) -> Cuts:
         """Choose where and how a node is computed."""
@@ -180,8 +185,10 @@ class _Lowering:
             return self._weight(tensor, wanted)
         places = self._places[tensor.name]
         if wanted not in places:
-            found = self._nearest(tensor, wanted)
-            places[wanted] = self._move(tensor, found, wanted)
+            here = self._nearest(tensor, wanted)
+            places[wanted] = move(
+                self._out, places[here], _shape(tensor), here, wanted, tensor.data_type
+            )
         return places[wanted]
 
     def _nearest(self, tensor: Tensor, wanted: Placement) -> Placement:
@@ -194,19 +201,6 @@ class _Lowering:
             except PlacementError:  # the sizes of two ways of cutting are not known
                 continue
         return min(costs, key=costs.__getitem__, default=next(iter(self._places[tensor.name])))
-
-    def _move(self, tensor: Tensor, before: Placement, after: Placement) -> str:
-        name, shape = self._places[tensor.name][before], _shape(tensor)
-        try:
-            found = route(shape, before, after)
-        except PlacementError:
-            whole = Placement.everywhere(sorted({*before.members, *after.members}))
-            name = self._moved(tensor, name, route(shape, before, whole))
-            found = route(shape, whole, after)
-        return self._moved(tensor, name, found)
-
-    def _moved(self, tensor: Tensor, name: str, found: Route) -> str:
-        return move(self._out, name, found, tensor.data_type) or ""
 
     def _weight(self, tensor: Tensor, wanted: Placement) -> str:
         """Return the name of this rank's part of a weight, read when it is written."""

@@ -185,10 +185,13 @@ def bounds(total: int, part: int, parts: int) -> tuple[int, int]:
 def sizes_of(shape: Shape, *placements: Placement) -> tuple[int, ...]:
     """Return sizes to count by: a size that is not known is counted in the parts of its cuts.
 
-    Raises PlacementError where the placements cut such a dim into different parts.
+    Raises PlacementError where the placements cut such a dim into different parts, or inside of a
+    factor that is not known.
     """
     sizes = list[int]()
     for dim, size in enumerate(shape):
+        if size is None and any(inner(p, dim) for p in placements):
+            raise PlacementError(f"expected the size of dim {dim}, which is cut within a factor")
         counts = {count for p in placements if (count := p.extent(dim)) is not None}
         if size is None and len(counts) > 1:
             raise PlacementError(
@@ -196,6 +199,39 @@ def sizes_of(shape: Shape, *placements: Placement) -> tuple[int, ...]:
             )
         sizes.append(size if size is not None else min(counts, default=1))
     return tuple(sizes)
+
+
+def inner(placement: Placement, dim: int) -> int | None:
+    """Return the size of the factors within one of unknown size, None unless they are cut."""
+    each = placement.dims.get(dim)
+    known = [isinstance(factor.size, int) for factor in each.factors] if each else [True]
+    if each is None or all(known):
+        return None
+    within = each.factors[known.index(False) + 1 :]
+    if all(factor.shards == 1 for factor in within):
+        return None
+    return math.prod(factor.size for factor in within if isinstance(factor.size, int))
+
+
+def with_dim_apart(placement: Placement, dim: int, size: int) -> Placement:
+    """Return a placement on a tensor whose dim is two: what is left, and its factors of `size`.
+
+    Raises PlacementError where a cut goes across the two.
+    """
+    cuts = list[Cut]()
+    for each in placement.cuts:
+        if each.dim != dim or each.shards == 1:
+            cuts.append(each._replace(dim=each.dim + (each.dim > dim)))
+            continue
+        k, have = len(each.factors), 1
+        while have < size and k > 1:
+            k -= 1
+            factor = each.factors[k].size
+            have *= factor if isinstance(factor, int) else size + 1
+        if have != size:
+            raise PlacementError(f"expected the size of dim {dim}, which is cut in different ways")
+        cuts += [Cut(dim, each.factors[:k]), Cut(dim + 1, each.factors[k:])]
+    return Placement(tuple(cuts), placement.devices)
 
 
 def with_one_block(placement: Placement, shape: Shape) -> Placement | None:

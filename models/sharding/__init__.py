@@ -11,6 +11,7 @@ machine     how long that takes, and how long collectives
 candidates  atoms that could be sharded: what they save, what they move, which exclude each other
 independent the best of things that exclude each other, exactly
 hints       what a person asks of the choice
+asked       the same in a model, for ranks that cut as they load
 search      the choice among the candidates
 heads       groups of queries, where they are fewer than the ranks
 kept        states that stay on their ranks from run to run

@@ -63,6 +63,8 @@ def read_hints(path: str | Path) -> tuple[Hint, ...]:
 
 def to_hints(given: Any) -> tuple[Hint, ...]:
     """Read hints from a mapping of patterns to layouts. Raises HintError."""
+    if isinstance(given, tuple):  # they are hints already
+        return given
     if not isinstance(given, Mapping):
         raise HintError(
             f"expected patterns and layouts, as in {{'*.weight': 'whole'}}, got {given!r}"

@@ -93,7 +93,7 @@ class Site:
     bodies: tuple[Body, ...] = ()
     """those of If, Loop and Scan"""
     times: float = 1.0
-    """how often it runs in a run of the usual size"""
+    """how often it runs in a run of the usual size; both branches of an If count"""
 
     @property
     def name(self) -> str:

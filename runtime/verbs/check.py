@@ -37,6 +37,9 @@ def check(options: argparse.Namespace) -> int:
     from ..loading import load_rank
 
     ranks = _ranks(options.models, options.ranks)
+    if broken := [text for path in dict.fromkeys(options.models) for text in _annotations(path)]:
+        print("\n".join(broken))
+        return 1
     plans, known = list[Plan](), dict[bytes, Plan]()
     meshes = list[Mesh | None]()
     with tempfile.TemporaryDirectory(prefix="rankwise-") as scratch:
@@ -59,10 +62,10 @@ def _ranks(models: Sequence[str], asked: int | None) -> int:
     if len(models) == 1:
         known = _ranks_of(Path(models[0]))
     ranks = known if known is not None else asked
-    if ranks is None or ranks < 1:
-        raise ModelError(
-            f"expected -n with the number of ranks, since {models[0]} does not say it, got {asked}"
-        )
+    if ranks is None:
+        raise ModelError(f"expected -n with the number of ranks, which {models[0]} does not say")
+    if ranks < 1:
+        raise ModelError(f"expected -n of at least 1, got {ranks}")
     if asked is not None and asked != ranks:
         what = f"{models[0]} is made for" if len(models) == 1 else "there are models of"
         raise ModelError(f"{what} {ranks} ranks, but -n is {asked}; leave it out")
@@ -75,9 +78,24 @@ def _ranks_of(path: Path) -> int | None:
 
     if path.is_dir():
         manifest = Manifest.read(path)
-        return manifest.world_size if manifest.representation == "per-rank" else None
-    mesh = mesh_of(read(path)[0])
+        return manifest.world_size if manifest.representation != "spmd" else None
+    model, _ = read(path)
+    if len(model.configuration) == 1:
+        devices: int = model.configuration[0].num_devices
+        return devices
+    mesh = mesh_of(model)
     return None if mesh is None else mesh.size
+
+
+def _annotations(path: str) -> list[str]:
+    """Return the rules that device configurations break, of a model that has any."""
+    from ...models.dialects import annotations
+    from ...models.graph import read
+
+    if Path(path).is_dir():
+        return []
+    model, _ = read(path)
+    return annotations.check(model) if annotations.is_annotated(model) else []
 
 
 def _paths(models: Sequence[str], ranks: int) -> list[str]:

@@ -55,32 +55,70 @@ def _made(model: ModelProto, form: str, ranks: int | None) -> ModelProto:
 
     if form == "spmd":
         return spmd(translated(model, ranks), ranks)
-    return (
-        explicit(translated(model, ranks)) if form == "explicit" else converted(model, form, ranks)
-    )
+    if form == "explicit":
+        return explicit(translated(model, ranks))
+    return converted(model, form, ranks)
 
 
 def _convert_to_ranks(options: argparse.Namespace) -> int:
     """Write a directory with a model for each rank, of one for all."""
+    from ...models.dialects import ort_distributed
+    from ...models.dialects.annotations import is_annotated
+    from ...models.dialects.ort_distributed import speaks
     from ...models.dialects.translation import translated
-    from ...models.files import models_of, write_ranks
-    from ...models.graph import mesh_of
+    from ...models.files import check_folder, write_ranks
+    from ...models.graph import mesh_of, read
+    from ...models.plan import sealed
     from ...models.representations import per_rank
 
-    if Path(options.model).is_dir():
-        raise ValueError(f"expected one model for all ranks, but {options.model} is a directory")
-    models = models_of(options.model)
-    _expect_communication(options.model, models)
-    (model,) = models.values()
-    ranks = per_rank(translated(model, options.ranks), options.ranks)
-    write_ranks(ranks, options.model, options.output, mesh_of(ranks[0]))
-    print(f"{options.output}  per-rank, {len(ranks)} of them")
+    source, output = Path(options.model), Path(options.output)
+    if source.is_dir():
+        raise ValueError(f"expected one model for all ranks, but {source} is a directory")
+    check_folder(output)
+    model, _ = read(source)
+    if is_annotated(model):
+        ranks = _lowered(source, output, options.ranks)
+        write_ranks(ranks, source, output, mesh_of(ranks[0]), data=output)
+    elif ort_distributed.speaks(model):
+        size = _expect_ranks(options.ranks)
+        ranks = [sealed(ort_distributed.lowered(model, rank, size)) for rank in range(size)]
+        write_ranks(ranks, source, output, None)
+    else:
+        if not speaks(model):
+            _expect_communication(options.model, {source: model})
+        ranks = per_rank(translated(model, options.ranks), options.ranks)
+        write_ranks(ranks, source, output, mesh_of(ranks[0]))
+    print(f"{output}  per-rank, {len(ranks)} of them")
     return 0
 
 
+def _lowered(source: Path, output: Path, ranks: int | None) -> list[ModelProto]:
+    """Write the graphs of the ranks of an annotated model; return them."""
+    from ...models.dialects.annotations import lower_rank
+    from ...models.graph import read
+    from ...models.plan import sealed
+
+    ranks = _expect_ranks(ranks)
+    output.mkdir(parents=True, exist_ok=True)
+    made = [lower_rank(source, rank, ranks, output) for rank in range(ranks)]
+    return [sealed(read(path)[0]) for path in made]
+
+
+def _expect_ranks(ranks: int | None) -> int:
+    if ranks is None:
+        raise ValueError("expected --ranks, of which the model may have several numbers")
+    return ranks
+
+
 def _expect_communication(name: str, models: Mapping[Path, ModelProto]) -> None:
+    from ...models.dialects.ort_distributed import speaks
     from ...models.plan import communicates
 
+    if any(map(speaks, models.values())):
+        raise ValueError(
+            f"{name} has Distributed operators, of which each rank does another part; "
+            "convert it --to per-rank"
+        )
     if not any(map(communicates, models.values())):
         raise ValueError(f"expected a model that communicates, but {name} does not")
 

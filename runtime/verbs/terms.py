@@ -12,11 +12,20 @@ from typing import TYPE_CHECKING
 from ...collectives.cluster import Cluster
 
 if TYPE_CHECKING:
+    from ...models.sharding.hints import Hint
     from ...models.sharding.search import Terms
 
 
 def add_terms(parser: argparse.ArgumentParser) -> None:
     """Add what a choice is made for."""
+    add_asked(parser)
+    parser.add_argument(
+        "--cluster", metavar="FILE", help="what collectives cost, as bench --fit has measured it"
+    )
+
+
+def add_asked(parser: argparse.ArgumentParser) -> None:
+    """Add what a person asks of a choice."""
     parser.add_argument(
         "--hints",
         metavar="FILE.yaml",
@@ -27,23 +36,26 @@ def add_terms(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="of weights on a rank at most, as in 2GB (default: little more than an even share)",
     )
-    parser.add_argument(
-        "--cluster", metavar="FILE", help="what collectives cost, as bench --fit has measured it"
-    )
 
 
 def terms(options: argparse.Namespace) -> Terms:
     """Return what a choice is made for. Raises OSError, ValueError."""
-    from ...models.sharding.hints import read_hints
     from ...models.sharding.machine import HERE
     from ...models.sharding.search import Terms
 
     machine = HERE
     if options.cluster is not None:
         machine = replace(HERE, cluster=Cluster.read(Path(options.cluster)))
-    memory = None if options.memory is None else size_in_bytes(options.memory)
-    hints = () if options.hints is None else read_hints(options.hints)
+    hints, memory = asked(options)
     return Terms(machine, memory, hints)
+
+
+def asked(options: argparse.Namespace) -> tuple[tuple[Hint, ...], int | None]:
+    """Return hints, and the memory of a rank. Raises OSError, ValueError."""
+    from ...models.sharding.hints import read_hints
+
+    hints = () if options.hints is None else read_hints(options.hints)
+    return hints, None if options.memory is None else size_in_bytes(options.memory)
 
 
 def size_in_bytes(text: str) -> int:
