@@ -235,5 +235,5 @@ def test_a_change_in_a_body_is_refused() -> None:
     (y,) = run(1, made, lambda rank: {"x": operand(0, 2, 3)})[0]
     np.testing.assert_array_equal(y, operand(0, 2, 3))
     del made.graph.node[1].attribute[0].g.node[2:]
-    with pytest.raises(ModelError, match="expected the 3 nodes that communicate .*, got 2"):
+    with pytest.raises(ModelError, match=r"expected the 3 nodes that communicate .*, got 2"):
         build_plan(made)
