@@ -44,7 +44,7 @@ def outputs(cuts: Cuts, wanted: Places) -> dict[str, Placement]:
 
 
 def natural(cuts: Cuts, tensor: Tensor) -> Placement:
-    """Return where an output lies if nothing is asked for: whole on all that took part in a sum."""
+    """Return where an output lies if nothing is asked for: sums on all that took part."""
     devices = cuts.devices
     if cuts.op is not None:
         devices = tuple(sorted(device for group in cuts.groups for device in group))
