@@ -9,7 +9,7 @@ import numpy.typing as npt
 from onnx import NodeProto
 
 from ..sharding.layout import Layout
-from ..sharding.partition import LocalSite
+from ..sharding.local_site import LocalSite
 from ..sharding.rules import find_rule
 from ..sharding.site import Tensor
 from .cuts import Cuts
