@@ -113,9 +113,17 @@ class Endpoint:
         with comm.batch() as batch:
             batch.send(x, right)
             y = batch.recv(x, left)    # is filled at the end of the block
+
+        Every message is finished before the first error is raised. An error of the block's own
+        leaves them under way, and breaks the communicator.
         """
         batch = Batch(self)
-        yield batch
+        try:
+            yield batch
+        except BaseException as error:
+            if batch.works:
+                self._refuse(error)
+            raise
         batch.complete()
 
     async def _sending(self, x: ArrayLike, dest: int, tag: int) -> None:
@@ -187,7 +195,9 @@ class Endpoint:
         return self._transport
 
     def _refuse(self, error: BaseException) -> None:
-        self._refusal = f"broken by {type(error).__name__}"
+        is_dropped = isinstance(error, GeneratorExit)
+        what = "a Work that nobody waited for" if is_dropped else type(error).__name__
+        self._refusal = self._refusal or f"broken by {what}"
 
     def _peer(self, rank: int, name: str) -> int:
         if not 0 <= rank < self.size:

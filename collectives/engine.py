@@ -103,7 +103,11 @@ class Engine(Endpoint):
         return call if self._has_asked else self._after_memory(call)
 
     async def _after_memory(self, call: Call[R]) -> R:
-        await self._memory()
+        try:
+            await self._memory()
+        except BaseException:
+            call.close()
+            raise
         return await call
 
     async def _guarded(self, call: Call[R]) -> R:

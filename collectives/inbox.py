@@ -13,6 +13,7 @@ import threading
 import numpy as np
 from mpi4py import MPI
 
+from .errors import CollectiveError
 from .transport import Bytes, Requests
 
 EAGER = 1 << 10  # bytes that have come, if their message has
@@ -50,7 +51,7 @@ class Landing:
         self.length = 0  # of the parts that were matched
         self.requests: Requests = []
         self.is_whole = False  # all parts are matched
-        self.error: MPI.Exception | None = None
+        self.error: Exception | None = None
 
     def match(self, status: MPI.Status) -> bool:
         """Take the parts that have come; whether there are no more."""
@@ -114,6 +115,15 @@ class Inbox:
         with self.lock:
             if landing in self.landings:
                 self.landings.remove(landing)
+
+    def close(self, comm: MPI.Intracomm) -> None:
+        """Wait for no message of a communicator that is freed now."""
+        with self.lock:
+            for landing in [one for one in self.landings if one.comm is comm]:
+                self.landings.remove(landing)
+                landing.error = CollectiveError(
+                    f"the communicator was freed before a message of rank {landing.peer} had come"
+                )
 
 
 INBOX = Inbox()

@@ -109,6 +109,7 @@ class MpiTransport:
         ABANDONED.extend(requests)
 
     def free(self) -> None:
+        INBOX.close(self.comm)
         # With requests under way MPI could wait in here for ever, or free what they use.
         if not self.abandoned:
             self.comm.Free()

@@ -1,4 +1,4 @@
-"""The communicator under MPI: the checks of test_communicator.py, and what only MPI has."""
+"""The communicator under MPI: the checks of three modules, and what only MPI has."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,9 @@ pytestmark = [pytest.mark.mpi, pytest.mark.timeout(150)]
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_every_check_holds_between_processes(mpirun: MpiRun, ranks: int) -> None:
-    done = mpirun(ranks, [str(Path(__file__).parent / "test_communicator.py")], timeout=120)
+    program = str(Path(__file__).parent / "checking.py")
+    modules = ["test_reductions", "test_moves", "test_communicator"]
+    done = mpirun(ranks, [program, *modules], timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("checked")
 

@@ -13,7 +13,7 @@ START = """
 import mpi4py
 mpi4py.rc.thread_level = "{level}"
 import numpy as np
-from rankwise.collectives import Batch, Communicator, MismatchError
+from rankwise.collectives import Batch, CollectiveError, Communicator, MismatchError
 
 comm = Communicator.world()
 left, right = (comm.rank - 1) % comm.size, (comm.rank + 1) % comm.size
@@ -107,6 +107,18 @@ except MismatchError as error:
 else:
     raise AssertionError("expected MismatchError")
 assert comm.allreduce(1) == comm.size
+
+# What waits when a communicator is freed says so, and holds nobody up.
+other = comm.split(0)
+work = other.irecv([0], left)
+other.free()
+assert comm.sendrecv([comm.rank], right, [0], left) == [left]
+try:
+    work.wait(20)
+except CollectiveError as error:
+    assert "freed before a message of rank" in str(error), error
+else:
+    raise AssertionError("expected CollectiveError")
 comm.rank or print("well")
 """
 

@@ -1,5 +1,6 @@
 """Calls that are begun and waited for, between threads and under MPI."""
 
+import gc
 import logging
 import subprocess
 import threading
@@ -175,6 +176,25 @@ def test_messages_begun_and_in_batches() -> None:
         assert (ours[0], theirs[0]) == (left, -right)
 
     local.run(3, work)
+
+
+def test_what_is_left_under_way_breaks_the_communicator() -> None:
+    def work(comm: Communicator) -> None:
+        other = comm.split(0)
+        assert other is not None
+        with pytest.raises(ValueError, match="dest from 0 to 1, got 7"), comm.batch() as batch:
+            batch.recv([0], 1 - comm.rank)
+            batch.send([1], 7)
+        with pytest.raises(CollectiveError, match="broken by ValueError"):
+            comm.allreduce([1])
+        work = other.irecv([0], 1 - comm.rank)
+        work._line.works.clear()  # the worker would hold it
+        del work
+        gc.collect()
+        with pytest.raises(CollectiveError, match="broken by a Work that nobody waited for"):
+            other.allreduce([1])
+
+    local.run(2, work)
 
 
 def test_long_descriptions_differ_at_their_end() -> None:
