@@ -11,7 +11,7 @@ from onnx import NodeProto
 
 from ..errors import PlacementError
 from ..sharding.layout import Layout
-from ..sharding.partition import LocalSite
+from ..sharding.local_site import LocalSite
 from ..sharding.rules import find_rule
 from ..sharding.site import Tensor
 from .cuts import Cuts, shape_of
