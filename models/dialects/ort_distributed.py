@@ -125,6 +125,11 @@ class _Lowering:
         plain = self._plain(node, measured)
         graph = replace(self._sizes.graph, nodes=(plain,), inputs=(), outputs=())
         site = tie(graph, measured).sites[0]
+        made = site.output()
+        if made.has_shape and made.rank != wanted.rank:
+            raise PlacementError(
+                f"expected a spec of {made.rank} dims for {made.name!r}, got {wanted.rank}"
+            )
         self._sizes.note(wanted, measured)
         self._compute(site, given, wanted)
 
