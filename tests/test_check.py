@@ -100,6 +100,20 @@ def test_a_branch_concerns_only_those_whom_it_speaks_to() -> None:
     assert {f.kind for f in checked([*own, "y = Neg(x)"]).findings} == {"branch"}
 
 
+def test_defaults_that_schemas_do_not_know_are_known() -> None:
+    body = """
+        shape = Constant<value_ints=[1, 4, 1]>() signal = Reshape(x, shape)
+        step = Constant<value_int=2>() frame = Constant<value_int=4>()
+        seen = STFT(signal, step, , frame) y = R.AllReduce(seen)
+    """
+    three = "shape = Constant<value_ints=[1, 1, 3, 2]>() f = Constant<value=float[1] {0}>()"
+    expanded = f"{three} h = Expand(f, shape) y = R.AllReduce(h)"
+    assert not checked([body, expanded]).findings
+    assert "expected shape [1, 1, 3, 2]" in str(
+        checked([body, expanded.replace("1, 3,", "1, 5,")])
+    )
+
+
 def test_a_peer_that_only_a_run_knows_excuses_who_waits_for_it() -> None:
     ends = "(float[4] x, int64 to) => (y)"
     bodies = ["t = R.Send(x, to) y = Neg(x)", FROM_0, FROM_0]

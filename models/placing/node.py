@@ -11,7 +11,7 @@ from onnx import NodeProto
 
 from ..errors import PlacementError
 from ..sharding.layout import Layout
-from ..sharding.partition import LocalSite
+from ..sharding.local_site import LocalSite
 from ..sharding.rules import find_rule
 from ..sharding.site import Tensor
 from .cuts import Cuts, shape_of
@@ -44,7 +44,7 @@ def outputs(cuts: Cuts, wanted: Places) -> dict[str, Placement]:
 
 
 def natural(cuts: Cuts, tensor: Tensor) -> Placement:
-    """Return where an output lies if nothing is asked for: whole on all that took part in a sum."""
+    """Return where an output lies if nothing is asked for: sums on all that took part."""
     devices = cuts.devices
     if cuts.op is not None:
         devices = tuple(sorted(device for group in cuts.groups for device in group))
