@@ -17,8 +17,9 @@ from ..errors import MeshError, ModelError, NothingToShard
 from ..graph import FED_WHOLE, MAX_IR, Graph, digest, load
 from ..manifest import NAME, REPRESENTATIONS, Manifest, RankEntry
 from ..mesh import Mesh
+from ..nodes import label
 from ..opset import DOMAIN, VERSION
-from ..plan import sealed
+from ..plan import communicates_within, sealed
 from ..states import to_metadata
 from ..weights import Array, WeightFile
 from . import asked
@@ -62,8 +63,14 @@ class Sharding:
 def plan(graph: Graph, mesh: Mesh, terms: Terms | None = None) -> Sharding:
     """Analyse a graph and choose what to shard.
 
-    Raises NothingToShard, MeshError, HintError.
+    Raises NothingToShard, MeshError, HintError, and ModelError for a graph that communicates.
     """
+    for node in graph.nodes:
+        if communicates_within(node) or node.op_type.startswith("Distributed"):
+            raise ModelError(
+                f"expected a graph of one process, but {label(node)} communicates; rankwise run "
+                "takes it as it stands"
+            )
     return plan_analysed(analyse(graph), mesh, terms)
 
 
