@@ -35,14 +35,17 @@ def with_lists(model: ModelProto) -> ModelProto:
     Raises ModelError for an axis that a mesh lacks, MeshError for a mesh that cannot be read.
     """
     meshes = named(model)
-    if not meshes:
+    if not meshes or not any(map(_names_a_mesh, every_node(model))):
         return model
     made = ModelProto()
     made.CopyFrom(model)
-    for node in every_node(made):
-        if is_ours(node) and "." in str(attribute(node, "axis_name", "")):
-            _list(node, meshes)
+    for node in filter(_names_a_mesh, every_node(made)):
+        _list(node, meshes)
     return made
+
+
+def _names_a_mesh(node: NodeProto) -> bool:
+    return is_ours(node) and "." in str(attribute(node, "axis_name", ""))
 
 
 def _list(node: NodeProto, meshes: Mapping[str, Mesh]) -> None:

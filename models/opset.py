@@ -207,7 +207,8 @@ def result(
         return kind, values.get("shape")
     if shape is None or elem_type is None:
         return kind, None
-    dims = list(shape)
+    # A scalar counts as one element, and has a dim where one is needed.
+    dims = list(shape) or [1] * bool(op.resized)
     for name in op.resized:
         if -len(dims) <= values[name] < len(dims):
             dims[values[name]] = None

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from .calls import inlined
+from .dialects import ort_distributed
+from .dialects.translation import with_imports
 from .effects import is_effect, place_of
 from .errors import MeshError, ModelError
 from .graph import mesh_of
@@ -23,7 +25,7 @@ from .known import integers, types
 from .mesh import Mesh
 from .nodes import attribute, every_node, label, subgraphs
 from .opset import DOMAIN, OPS, VERSION, attributes, is_ours, tensor_type
-from .plan import sealed
+from .plan import check_whole, sealed
 from .tokens import ordered
 from .unrolling import GROUP, Unroller, copied, ours
 
@@ -39,6 +41,7 @@ def spmd(model: ModelProto, ranks: int | None = None) -> ModelProto:
     A ParallelFor has to have an id for each rank of its group. Raises ModelError for another
     count, or one that is not known.
     """
+    check_whole(model)
     made = _own(model)
     asked = [value for value in made.graph.input if value.name in ASKED.values()]
     if len(asked) == len(ASKED) and not any(map(_asks, every_node(made))):
@@ -59,6 +62,7 @@ def explicit(model: ModelProto) -> ModelProto:
 
     Raises ModelError for the rank within a group, and where values have the names of the inputs.
     """
+    check_whole(model)
     made = _own(model)
     taken = {value.name for value in (*made.graph.input, *made.graph.initializer)}
     taken |= {name for node in every_node(made) if not _asks(node) for name in node.output}
@@ -73,8 +77,9 @@ def explicit(model: ModelProto) -> ModelProto:
 def per_rank(model: ModelProto, ranks: int | None = None) -> list[ModelProto]:
     """Return the models of all ranks, of one that they all run.
 
-    Operands that only the root gives are left out elsewhere. Raises ModelError where the number
-    of ranks is not known, and MeshError where it is not that of the mesh.
+    Operands that only the root gives are left out elsewhere; onnxruntime's Distributed operators,
+    of which each rank does another part, become local ones and communication. Raises ModelError
+    where the number of ranks is not known, and MeshError where it is not that of the mesh.
     """
     mesh = mesh_of(model)
     size = ranks if mesh is None else mesh.size
@@ -82,8 +87,21 @@ def per_rank(model: ModelProto, ranks: int | None = None) -> list[ModelProto]:
         raise ModelError("expected --ranks with the number of ranks, which the model does not say")
     if ranks not in (None, size):
         raise MeshError(f"the model is made for the mesh {mesh}, of {size} ranks, not {ranks}")
-    whole, mesh = spmd(model, size), mesh or Mesh(tp=size)
+    mesh = mesh or Mesh(tp=size)
+    if ort_distributed.speaks(model):
+        parts = [ort_distributed.lowered(model, rank, size) for rank in range(size)]
+        return [sealed(_made_for(part, mesh, rank)) for rank, part in enumerate(parts)]
+    whole = spmd(model, size)
     return [_of_rank(whole, mesh, rank) for rank in range(size)]
+
+
+def _made_for(model: ModelProto, mesh: Mesh, rank: int) -> ModelProto:
+    """Return a model that says which rank it is for, and imports what it uses."""
+    made = with_imports(model)
+    metadata = {entry.key: entry.value for entry in made.metadata_props}
+    own = {"rankwise.mesh": str(mesh), "rankwise.rank": str(rank)}
+    helper.set_model_props(made, metadata | own)
+    return made
 
 
 def _of_rank(whole: ModelProto, mesh: Mesh, rank: int) -> ModelProto:
@@ -105,10 +123,7 @@ def _of_rank(whole: ModelProto, mesh: Mesh, rank: int) -> ModelProto:
         return [node]
 
     _rewrite(made.graph, folded)
-    metadata = {entry.key: entry.value for entry in made.metadata_props}
-    own = {"rankwise.mesh": str(mesh), "rankwise.rank": str(rank)}
-    helper.set_model_props(made, metadata | own)
-    return sealed(made)
+    return sealed(_made_for(made, mesh, rank))
 
 
 def _own(model: ModelProto) -> ModelProto:

@@ -126,14 +126,19 @@ def _resolved(value: ValueInfoProto, sizes: Mapping[str, int]) -> TypeProto:
 
 
 def _take(found: Shapes, name: str, kind: TypeProto) -> None:
-    """Note a type, and its shape if all of it is known."""
+    """Note a type, and its shape if all of it is known.
+
+    Of a node in a branch that is never taken, onnx may find negative sizes.
+    """
     tensor = kind.tensor_type
     if not kind.HasField("tensor_type") or not name:
         return
     if tensor.elem_type:
         found.types[name] = tensor.elem_type
     if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-        found.shapes[name] = tuple(dim.dim_value for dim in tensor.shape.dim)
+        shape = tuple(dim.dim_value for dim in tensor.shape.dim)
+        if min(shape, default=0) >= 0:
+            found.shapes[name] = shape
 
 
 def _type(found: Shapes, name: str) -> TypeProto:

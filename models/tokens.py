@@ -18,8 +18,7 @@ from .errors import ModelError
 from .nodes import label, references, subgraphs
 from .opset import DOMAIN, OPS, is_ours
 from .ordering import stable_order
-from .plan import build_plan, sealed
-from .plan.seal import seal_of
+from .plan import check_whole, sealed
 
 Statement = Literal["tokens", "annotation", "plain"]
 
@@ -30,8 +29,7 @@ def ordered(model: ModelProto, how: Statement) -> ModelProto:
     Functions that communicate are inlined. Raises ModelError for an order that cannot be kept, and
     for tokens where a body communicates: If, Loop, Scan and ParallelFor have none.
     """
-    if seal_of(model) is not None:
-        build_plan(model)  # what is not whole would be sealed anew
+    check_whole(model)  # what is not would be sealed anew
     made = ModelProto()
     made.CopyFrom(model)
     if any(is_effect(node) for function in model.functions for node in function.node):

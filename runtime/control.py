@@ -19,6 +19,9 @@ from ..models.plan import Branch, Control, ParallelFor, Repeat, Scan
 from .arrays import Array
 from .groups import Group, Groups
 
+FEW = 8
+"""Ranks that are named of those that have the same."""
+
 
 class Body(Protocol):
     """A body that sees what it captures."""
@@ -172,12 +175,20 @@ def _compare(group: Group, what: str, value: int | None) -> None:
     found = comm.allgather(mine, counts=(1,) * comm.size)
     if (found == found[0]).all():
         return
-    other = int((found != found[0]).argmax())
-    first, second = (_said(number, value) for number in (found[0], found[other]))
-    raise MismatchError(
-        f"expected the same {what} on all ranks, since they communicate together inside; "
-        f"rank {ranks[0]} has {first}, rank {ranks[other]} has {second}"
+    told = "; ".join(
+        f"{_ranks([r for r, n in zip(ranks, found, strict=True) if n == number])} "
+        f"{_said(int(number), value)}"
+        for number in dict.fromkeys(found.tolist())
     )
+    raise MismatchError(
+        f"expected the same {what} on all ranks, since they communicate together inside: {told}"
+    )
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    """Name ranks that have something, a few of them."""
+    few = ", ".join(map(str, ranks[:FEW])) + (", ..." if len(ranks) > FEW else "")
+    return f"rank {few} has" if len(ranks) == 1 else f"ranks {few} have"
 
 
 def _said(number: int, like: int | None) -> str:

@@ -18,8 +18,7 @@ from ..models.graph import MAX_IR, MAX_OPSET, mesh_of, opsets, read
 from ..models.groups import members
 from ..models.manifest import Manifest
 from ..models.mesh import Mesh
-from ..models.plan import build_plan, communicates
-from ..models.plan.seal import seal_of
+from ..models.plan import check_whole, communicates
 from ..models.sharding import shard_rank
 from ..models.sharding.search import Terms
 from ..models.weights import initializers
@@ -162,8 +161,8 @@ def _open(source: str | Path | bytes, size: int | None = None) -> Loaded:
     model, folder = read(source)
     model = translated(model, size)
     initializers(model.graph, folder)  # raises for external data that is missing or truncated
-    if seal_of(model) is not None and not communicates(model):
-        build_plan(model)  # raises: it would be taken for a model that is still to be sharded
+    if not communicates(model):
+        check_whole(model)  # what has lost all of it would be taken for what is to be sharded
     # What does not communicate is made for any number of ranks, whatever it was written for.
     mesh = mesh_of(model) if communicates(model) else None
     return Loaded(model, folder, mesh, source if isinstance(source, bytes) else str(source))

@@ -74,18 +74,24 @@ def main() -> None:
         paths = [Path(folder) / f"rank{rank}.onnx" for rank in range(options.ranks)]
         for rank, path in enumerate(paths):
             onnx.save(graph(rank, options.ranks, options.nodes, options.communications), path)
-        start = time.perf_counter()
+        times = [clocks()]
         models = [read(path)[0] for path in paths]
-        was_read = time.perf_counter()
+        times.append(clocks())
         plans = [build_plan(model) for model in models]
-        was_planned = time.perf_counter()
+        times.append(clocks())
         verdict = check(plans)
-        end = time.perf_counter()
-    print(f"{options.ranks} ranks, each {options.nodes} nodes, {options.communications} of them")
-    print("communicate; seconds for all ranks in one process:")
-    print(f"read {was_read - start:.2f}, plan {was_planned - was_read:.2f}, ", end="")
-    print(f"check {end - was_planned:.2f}, together {end - start:.2f}")
+        times.append(clocks())
+    print(f"{options.ranks} ranks, each {options.nodes} nodes, of which {options.communications}")
+    print("communicate; seconds for all ranks in one process (of the processor):")
+    for name, start, end in zip(("read", "plan", "check"), times, times[1:], strict=False):
+        print(f"{name:9}{end[0] - start[0]:6.2f} ({end[1] - start[1]:.2f})")
+    print(f"together {times[-1][0] - times[0][0]:6.2f} ({times[-1][1] - times[0][1]:.2f})")
     print(verdict)
+
+
+def clocks() -> tuple[float, float]:
+    """Seconds of the wall and of the processor."""
+    return time.perf_counter(), time.process_time()
 
 
 def load(nodes: int, communications: int) -> None:
@@ -96,11 +102,13 @@ def load(nodes: int, communications: int) -> None:
     with Communicator.world() as comm:
         model = graph(comm.rank, comm.size, nodes, communications).SerializeToString()
         comm.barrier()
-        start = time.perf_counter()
+        start = clocks()
         session = InferenceSession(model, comm=comm)
         comm.barrier()
+        wall, processor = (b - a for a, b in zip(start, clocks(), strict=True))
+        total = float(comm.allreduce(np.array([processor]))[0])
         if comm.rank == 0:
-            print(f"{comm.size} sessions made and checked in {time.perf_counter() - start:.2f} s")
+            print(f"{comm.size} sessions made and checked in {wall:.2f} s ({total:.2f} of all)")
         session.close()
 
 

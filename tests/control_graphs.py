@@ -285,6 +285,27 @@ MERGED = Runs(
 """A decoder as optimum merges it: one If around all of it, with a cache or without."""
 
 
+NEVER_TAKEN = Runs(
+    build(
+        """(float[b,16] x, bool c) => (float[b,5] y, float[b,9] z) {
+          g = MatMul(x, w0)
+          y = If (c) <then_branch = one () => (float[b,5] p) {
+              a, d, e, f = Split <axis=1, num_outputs=4> (g)
+              p = Concat <axis=1> (a, d, e, f)
+            }, else_branch = other () => (float[b,5] q) {
+              a, d = Split <axis=1, num_outputs=2> (g)
+              q = Concat <axis=1> (d, a)
+            }>
+          u = Tanh(g)
+          z = MatMul(u, w1)
+        }""",
+        w0=(16, 5), w1=(5, 9),
+    ),
+    ({"x": normal(3, 16), "c": FALSE},),
+)  # fmt: skip
+"""A branch that could not run: five rows in four parts of two."""
+
+
 CASES = {
     "branches": BRANCHES,
     "generating": GENERATING,
@@ -293,6 +314,7 @@ CASES = {
     "layers": LAYERS,
     "merged": MERGED,
     "nested": NESTED,
+    "never_taken": NEVER_TAKEN,
     "quantised": QUANTISED,
     "scanned": SCANNED,
     "states": STATES,

@@ -7,6 +7,7 @@ TO_1 = "one = Constant<value_int=1>() t = R.Send(x, one)"
 FROM_0 = "zero = Constant<value_int=0>() y = R.Recv<FLOAT>(zero)"
 TAG_2 = "zero = Constant<value_int=0>() y = R.Recv<FLOAT, tag=2>(zero)"
 IN_OTHER_GROUP = "one = Constant<value_int=1>() y = R.Recv<FLOAT, groups=[1, 0]>(one)"
+COLUMN = "d = Constant<value_ints=[1]>() m = Unsqueeze(x, d)"
 NEXT = """
     one = Constant<value_int=1>() r = R.Rank() n = R.Size() s = Add(r, one) next = Mod(s, n)
     m = Add(r, n) p = Sub(m, one) last = Mod(p, n)
@@ -78,6 +79,12 @@ CASES = {
         ["y = R.AllReduce(x)", 'y = R.AllReduce<op="sum">(x)'],
         "mismatch",
         "rank 1, AllReduce 'y': expected op 'sum', as in AllReduce 'y' of rank 0, got 'max'",
+    ),
+    "another dim": (
+        ["y = R.AllGather(x)", f"{COLUMN} y = R.AllGather<dim=1>(m)"],
+        ["y = R.AllGather(x)", "y = R.AllGather<dim=-1>(x)"],
+        "mismatch",
+        "rank 1, AllGather 'y': expected dim 0, as in AllGather 'y' of rank 0, got 1",
     ),
     "another root": (
         ["y = R.Broadcast(x)", "y = R.Broadcast<root=1>(x)"],

@@ -20,25 +20,25 @@ DISAGREEMENTS: dict[str, tuple[str, Callable[[int], Feeds], str]] = {
         """y = If (c) <then_branch = t () => (float[n] p) { p = rankwise.AllReduce(x) },
                        else_branch = e () => (float[n] q) { q = Neg(x) }>""",
         lambda rank: {"c": np.array(rank == 1)},
-        "If 'y' .*the same condition on all ranks.* rank 0 has false, rank 1 has true",
+        "If 'y' .*the same condition on all ranks.* ranks 0, 2 have false; rank 1 has true",
     ),
     "trip count": (
         """y = Loop (k, , x) <body = b (int64 i, bool go, float[n] v) => (
             bool go_on, float[n] s) { go_on = Identity(go) s = rankwise.AllReduce(v) }>""",
         lambda rank: {"k": np.array(2 + (rank == 2))},
-        "Loop 'y' .*the same trip count on all ranks.* rank 0 has 2, rank 2 has 3",
+        "Loop 'y' .*the same trip count on all ranks.* ranks 0, 1 have 2; rank 2 has 3",
     ),
     "condition of a loop": (
         """y = Loop (many, , x) <body = b (int64 i, bool go, float[n] v) => (
             bool go_on, float[n] s) { go_on = Less(i, k) s = rankwise.AllReduce(v) }>""",
         lambda rank: {"k": np.array(1 + rank)},
-        "condition after iteration 1 .* rank 0 has false, rank 1 has true",
+        "condition after iteration 1 .* rank 0 has false; ranks 1, 2 have true",
     ),
     "length": (
         """a, y = Scan <num_scan_inputs = 1, body = b (float v, float e) => (float v2, float s) {
             s = rankwise.AllReduce(e) v2 = Add(v, s) }> (scale, x)""",
         lambda rank: {"x": np.ones(3 + (rank == 1), np.float32)},
-        "the same length to scan on all ranks.* rank 0 has 3, rank 1 has 4",
+        "the same length to scan on all ranks.* ranks 0, 2 have 3; rank 1 has 4",
     ),
 }
 

@@ -52,6 +52,16 @@ def test_column_then_row_is_one_allreduce(tmp_path: Path) -> None:
     assert held == {"w1/local": [8, 6], "b1/local": [6], "w2/local": [6, 6]}
 
 
+def test_a_sum_that_is_wanted_in_parts_is_scattered(tmp_path: Path) -> None:
+    for ranks, spec in [(2, split(0, 0, 1)), (3, split(1, 2, 0, 1))]:
+        made = mlp(ranks)
+        annotate(made, "h", {"w1": split(1, *range(ranks))})
+        annotate(made, "y", {"w2": split(0, *range(ranks)), "y": spec})
+        check(made, ranks, X)
+        (ops, *_) = collectives(made, ranks, tmp_path)
+        assert ops == ["ReduceScatter", "AllGather"]
+
+
 @pytest.mark.parametrize(
     ("name", "spec"),
     [

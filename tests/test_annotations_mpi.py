@@ -16,19 +16,13 @@ TEXT = """g (float[n, 8] x, float[8, 12] w, float[12, 6] v) => (float[n, 6] y) {
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("ranks", [3, 4])
-def test_as_many_ranks_as_devices_run_a_file(mpirun: MpiRun, tmp_path: Path, ranks: int) -> None:
+def test_as_many_ranks_as_devices_run_a_file(mpirun: MpiRun, tmp_path: Path) -> None:
     made = model(TEXT, 3)
     annotate(made, "h", {"w": split(1, 2, 0, 1)})
     annotate(made, "y", {"y": split(0, 0, 1)})
     path, feeds = tmp_path / "annotated.onnx", tmp_path / "in.npz"
     onnx.save(made, path)
     np.savez(feeds, x=normal(5, 8), w=normal(8, 12), v=normal(12, 6))
-    done = mpirun(ranks, ["-m", "rankwise", "run", str(path), "--inputs", str(feeds), "--compare"])
-    if ranks == 3:
-        assert done.returncode == 0, done.stderr
-        assert "compare  equal" in done.stdout
-    else:
-        assert done.returncode == 2
-        assert "expected as many ranks" in done.stderr
-        assert "'mesh' of 3" in done.stderr
+    done = mpirun(3, ["-m", "rankwise", "run", str(path), "--inputs", str(feeds), "--compare"])
+    assert done.returncode == 0, done.stderr
+    assert "compare  equal" in done.stdout

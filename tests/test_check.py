@@ -100,6 +100,20 @@ def test_a_branch_concerns_only_those_whom_it_speaks_to() -> None:
     assert {f.kind for f in checked([*own, "y = Neg(x)"]).findings} == {"branch"}
 
 
+def test_defaults_that_schemas_do_not_know_are_known() -> None:
+    body = """
+        shape = Constant<value_ints=[1, 4, 1]>() signal = Reshape(x, shape)
+        step = Constant<value_int=2>() frame = Constant<value_int=4>()
+        seen = STFT(signal, step, , frame) y = R.AllReduce(seen)
+    """
+    three = "shape = Constant<value_ints=[1, 1, 3, 2]>() f = Constant<value=float[1] {0}>()"
+    expanded = f"{three} h = Expand(f, shape) y = R.AllReduce(h)"
+    assert not checked([body, expanded]).findings
+    assert "expected shape [1, 1, 3, 2]" in str(
+        checked([body, expanded.replace("1, 3,", "1, 5,")])
+    )
+
+
 def test_a_peer_that_only_a_run_knows_excuses_who_waits_for_it() -> None:
     ends = "(float[4] x, int64 to) => (y)"
     bodies = ["t = R.Send(x, to) y = Neg(x)", FROM_0, FROM_0]
@@ -118,6 +132,39 @@ def test_values_are_followed_through_messages_shapes_and_branches() -> None:
     """
     )
     assert str(checked(body, 3)) == "ok: 18 communications of 3 ranks fit"
+
+
+@pytest.mark.parametrize(
+    ("counts", "body", "text"),
+    [
+        ((2, 2), "y = R.AllReduce(x)", ""),
+        ((4, 4), "y = R.AllReduce(x)", "rank 0, ParallelFor 'y': expected a count of 2, got 4"),
+        ((4, 4), "y = Neg(x)", ""),
+        ((0, 0), "y = Neg(x)", "expected a count of at least 1, got 0"),
+        ((4, 5), "y = Neg(x)", "expected count 4, as in ParallelFor 'y' of rank 0, got 5"),
+    ],
+)
+def test_the_ids_of_a_parallel_for_are_dealt(
+    counts: tuple[int, int], body: str, text: str
+) -> None:
+    loop = f"y = R.ParallelFor <body = b (id) => (y) {{ {body} }}> (n)"
+    bodies = [f"n = Constant<value_int={count}>() {loop}" for count in counts]
+    found = checked(bodies)
+    assert text in str(found) and bool(found.findings) == bool(text)
+
+
+def test_a_scalar_counts_as_one_element() -> None:
+    body = (
+        NEXT
+        + """
+        all = R.AllGather(r) count = Size(all) peer = Sub(count, one)
+        zero = Constant<value_int=0>() c = Equal(r, zero) part = R.Scatter(r) some = Size(part)
+        y = If (c) <then_branch = t () => (a) { s1 = R.Send(x, peer) a = Neg(x) },
+                    else_branch = e () => (b) { b = R.Recv<FLOAT>(some) }>
+    """
+    )
+    # Rank 1 has nothing of the scalar, and so receives of rank 0.
+    assert not checked(body).findings
 
 
 def test_a_scan_is_followed_element_by_element() -> None:

@@ -65,8 +65,8 @@ def test_what_shard_makes_fits(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected -n with the number of ranks, since .* does not say it, got None"),
-        (["-n", "0"], "expected -n with the number of ranks"),
+        ([], "expected -n with the number of ranks, which .* does not say"),
+        (["-n", "0"], "expected -n of at least 1, got 0"),
         (
             ["{path}", "{path}", "-n", "2"],
             "there are models of 3 ranks, but -n is 2; leave it out",
@@ -133,21 +133,14 @@ def test_a_load_refuses_groups_of_which_ranks_do_not_agree() -> None:
         )
 
 
-@pytest.mark.parametrize("length", ["8", "n"])
-def test_what_a_proof_leaves_open_is_compared_as_it_runs(length: str) -> None:
-    ends = f"(float[{length}] x) => (float[k] y)"
-    source = model("y = R.AllReduce(x)", ends).SerializeToString()
+def test_what_a_proof_leaves_open_is_compared_as_it_runs() -> None:
+    source = model("y = R.AllReduce(x)", "(float[n] x) => (float[k] y)").SerializeToString()
 
     def run(comm: Communicator) -> None:
         with rankwise.InferenceSession(source, comm=comm) as session:
-            session.run(None, {"x": np.ones(8 + (length == "n" and comm.rank), np.float32)})
+            session.run(None, {"x": np.ones(8 + comm.rank, np.float32)})
 
-    if length == "8":
-        local.run(2, run, timeout=20)
-        return
-    with pytest.raises(
-        NodeError, match=r"rank \d, AllReduce 'y' on .* rank 0 calls allreduce sum"
-    ):
+    with pytest.raises(NodeError, match=r"rank \d, AllReduce 'y' on .* rank 0 calls allreduce"):
         local.run(2, run, timeout=20)
 
 

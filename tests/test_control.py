@@ -19,6 +19,7 @@ from written import Feeds, model, run
 import rankwise
 from rankwise.collectives import Communicator, local
 from rankwise.runtime.execute import NodeError
+from rankwise.runtime.messages import Outbox
 
 Array = np.ndarray[Any, np.dtype[Any]]
 SHARED = 'rankwise.AllReduce<op="max">'
@@ -183,19 +184,34 @@ def test_one_rank_alone_may_send_in_a_branch_and_another_receive() -> None:
     np.testing.assert_array_equal(second, [x, 1.5 * x])
 
 
-def test_what_a_body_sends_is_not_overwritten_after_it() -> None:
+def test_what_a_body_sends_is_not_overwritten_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    send, complete, waiting = Outbox.send, Outbox.complete, dict[Outbox, list[Any]]()
+
+    def late(self: Outbox, comm: Communicator, array: Array, dest: int, tag: int) -> None:
+        self._held[id(array)] = array
+        waiting.setdefault(self, []).append((comm, array, dest, tag))
+
+    def complete_late(self: Outbox) -> None:
+        for sent in waiting.pop(self, []):
+            send(self, *sent)
+        complete(self)
+
+    monkeypatch.setattr(Outbox, "send", late)
+    monkeypatch.setattr(Outbox, "complete", complete_late)
     body = """
-        r = rankwise.Rank() one = Div(two, two) other = Sub(one, r) a = Neg(x)
-        token = If (c) <
-            then_branch = t () => (bool p) { p = rankwise.Send(a, other) },
-            else_branch = e () => (bool q) { q = rankwise.Barrier() }>
-        s = rankwise.AllReduce(a) got = rankwise.Recv<dtype=1>(other) y = Sub(s, got)
+        r = rankwise.Rank() zero = Sub(r, r) one = Div(two, two) is_first = Equal(r, zero)
+        a = Neg(x)
+        token = If (is_first) <
+            then_branch = t () => (bool p) { p = rankwise.Send(a, one) },
+            else_branch = e () => (bool q) { q = Identity(is_first) }>
+        s = rankwise.AllReduce(a)
+        y = If (is_first) <
+            then_branch = t2 () => (float[n] p2) { p2 = Neg(s) },
+            else_branch = e2 () => (float[n] q2) { q2 = rankwise.Recv<dtype=1>(zero) }>
     """
-    made = model("(float[n] x, bool c) => (float[n] y)", body)
-    for rank, (y,) in enumerate(
-        run(2, made, lambda rank: {"x": np.full(5, rank + 1, np.float32), "c": np.array(True)})
-    ):
-        np.testing.assert_array_equal(y, np.full(5, -(rank + 1)))
+    made = model("(float[n] x) => (float[n] y)", body)
+    found = run(2, made, lambda rank: {"x": np.full(5, rank + 1, np.float32)})
+    np.testing.assert_array_equal(found, [[[3] * 5], [[-1] * 5]])
 
 
 def test_a_ring_of_sends_in_a_loop_does_not_block() -> None:

@@ -184,7 +184,7 @@ def test_imports_may_be_missing_or_misspelt(imports: str) -> None:
         ("com.microsoft.AllGather<group_size=4>(x)", r"'y'.*ranks below 2, got \[0, 1, 2, 3\]"),
         ("com.microsoft.AllGather(x)", r"rank 1 is in none of the groups \[0\]"),
         ("com.microsoft.AllReduce<axis=1>(x)", r"of ort: expected attributes among \[\], got"),
-        ("com.microsoft.ShardedMoE(x, x, x)", "ShardedMoE 'y': it is not read; write it as"),
+        ("com.microsoft.ShardedMoE(x, x, x)", "expected local_experts_start_index with the first"),
         ("com.microsoft.NcclAllReduce<group_type=2>(x)", r"group_type among \[0, 1, 4\], got 2"),
         ("com.microsoft.NcclAllReduce<group_type=1>(x)", "axis of a mesh, got 'dp' and no"),
         ("com.microsoft.NcclAllGather(x)", "expected a known number of ranks and shapes in full"),

@@ -18,6 +18,7 @@ from rankwise.models.check import slim
 from rankwise.models.dialects.ort_distributed import lowered
 from rankwise.models.errors import ModelError
 from rankwise.models.plan import build_plan
+from rankwise.runtime.cli import main
 
 GRID = ((0, 1), (2, 3))
 
@@ -158,9 +159,9 @@ def test_cases_that_onnxruntime_refuses(name: str) -> None:
     check(OTHERS[name])
 
 
-@pytest.mark.parametrize("name", [*ORT, *OTHERS])
+@pytest.mark.parametrize("name", OTHERS)
 def test_the_programs_of_all_ranks_fit(name: str) -> None:
-    case = ORT.get(name) or OTHERS[name]
+    case = OTHERS[name]
     models = [lowered(case.model(rank), rank, case.ranks) for rank in range(case.ranks)]
     plans = [slim(build_plan(model), None) for model in models]
     assert not check_plans(plans, [None] * case.ranks).findings
@@ -237,6 +238,32 @@ def test_plain_nodes_between_work_on_parts() -> None:
         np.testing.assert_allclose(got, 2 * case.wanted.part(case.whole(), comm.rank))
 
     local.run(2, answer)
+
+
+def test_the_command_line_converts_and_checks(tmp_path: Path) -> None:
+    case = ORT["matmul_rs_sr_rr"]
+    onnx.save(case.model(0), tmp_path / "theirs.onnx")
+    made = tmp_path / "ours"
+    assert main(["check", "-n", "2", str(tmp_path / "theirs.onnx")]) == 0
+    given = [str(tmp_path / "theirs.onnx"), "--to", "per-rank", "-o", str(made)]
+    assert main(["convert", *given]) == 2
+    assert main(["convert", *given, "--ranks", "2"]) == 0
+    assert main(["check", str(made)]) == 0
+
+    def answer(comm: Communicator) -> None:
+        x, w = case.parts(comm.rank)
+        with InferenceSession(made, comm=comm) as session:
+            (got,) = session.run(None, {"x0": x, "x1": w})
+        np.testing.assert_allclose(got, case.whole())
+
+    local.run(2, answer)
+
+
+def test_one_rank_computes_all_of_it() -> None:
+    for name in ("matmul_rs_sr_rr", "reduce_sharded_max", "slice_rs_axis1"):
+        case = ORT[name]
+        given = [replace(lies, mesh=(0,)) for lies in case.given]
+        check(replace(case, given=given, wanted=replace(case.wanted, mesh=(0,)), ranks=1))
 
 
 @pytest.mark.mpi

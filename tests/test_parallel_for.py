@@ -144,7 +144,7 @@ def test_ids_are_dealt_within_groups() -> None:
 @pytest.mark.parametrize(
     ("count", "message"),
     [
-        (lambda rank: 1 + rank, "the same count on all ranks.* rank 0 has 1, rank 1 has 2"),
+        (lambda rank: 1 + rank, "the same count on all ranks.* rank 0 has 1; rank 1 has 2"),
         (lambda rank: 0, "a count of at least 1, got 0"),
     ],
 )

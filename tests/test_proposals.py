@@ -9,7 +9,7 @@ from onnx import ModelProto, ShardingSpecProto
 from rankwise.models.dialects.annotation_specs import read_spec, write_spec
 from rankwise.models.graph import load
 from rankwise.models.placing.choosing import Wish, choose
-from rankwise.models.placing.node import outputs
+from rankwise.models.placing.node import natural
 from rankwise.models.placing.placement import Placement
 from rankwise.models.sharding.analysis import measure, tie
 
@@ -73,7 +73,7 @@ def left(made: ModelProto, specs: dict[str, str]) -> Placement:
         if tensor is not None and tensor.name in specs
     ]
     shared = set.intersection(*(set(wish.placement.members) for wish in wishes))
-    return outputs(choose(site, wishes, sorted(shared)))["y"]
+    return natural(choose(site, wishes, sorted(shared)), site.output())
 
 
 def test_two_broadcast_axes_compose() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 from rankwise.runtime import cli
@@ -49,3 +50,17 @@ def test_commands_print_what_stands_below_them(
     expected = block(command)
     assert len(expected) > 5
     assert printed(command, capsys)[: len(expected)] == expected
+
+
+def test_its_graph_is_a_program_of_several_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(onnx.parser.parse_model("\n".join(block("cat mean.txt"))), "mean.onnx")
+    for command in (
+        "rankwise check mean.onnx -n 3",
+        "rankwise lower mean.onnx -o ring.onnx --collective AllReduce=ring",
+        "rankwise check ring.onnx -n 3",
+    ):
+        assert command.partition(" ring.onnx -n")[0] in README
+        assert printed(command, capsys)

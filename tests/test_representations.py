@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import annotated
 import numpy as np
 import onnx
 import pytest
@@ -20,7 +19,6 @@ import rankwise
 from rankwise.collectives import Communicator, local
 from rankwise.models.dialects.conversion import converted
 from rankwise.models.errors import MeshError, ModelError
-from rankwise.models.plan.seal import seal_of
 from rankwise.models.representations import explicit, per_rank, spmd
 from rankwise.runtime.cli import main
 
@@ -242,35 +240,6 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         local.run(3, on_rank)
     assert main(["convert", str(parts), "-o", str(tmp_path / "p"), "--to", "per-rank"]) == 2
     assert "expected one model for all ranks" in capsys.readouterr().err
-
-
-def test_an_annotated_graph_becomes_a_directory_of_ranks(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made = annotated.model(
-        "g (float[n,6] x) => (float[n,4] y) { h = MatMul(x, w1) r = Relu(h) y = MatMul(r, w2) }", 3
-    )
-    for name, weight in (("w1", operand(1, 6, 64)), ("w2", operand(2, 64, 4))):
-        made.graph.initializer.append(numpy_helper.from_array(weight, name))
-    annotated.annotate(made, "h", {"w1": annotated.split(1, 0, 1, 2)})
-    annotated.annotate(made, "y", {"w2": annotated.split(0, 0, 1, 2)})
-    source, parts = tmp_path / "annotated.onnx", tmp_path / "parts"
-    onnx.save(made, source)
-    convert = ["convert", str(source), "-o", str(parts), "--to", "per-rank"]
-    assert main(convert) == 2
-    assert "expected --ranks" in capsys.readouterr().err
-    assert main([*convert, "--ranks", "3"]) == 0
-    assert main(["check", str(parts)]) == 0
-
-    def on_rank(comm: Communicator) -> Any:
-        with rankwise.InferenceSession(parts, comm=comm) as session:
-            assert session.weight_bytes < (6 * 64 + 64 * 4) * 4 / 2
-            return session.run(None, {"x": operand(0, 5, 6)})[0]
-
-    expected = np.maximum(operand(0, 5, 6) @ operand(1, 6, 64), 0) @ operand(2, 64, 4)
-    for y in local.run(3, on_rank):
-        np.testing.assert_allclose(y, expected)
-    assert all(map(seal_of, (onnx.load(parts / f"rank{rank}.onnx") for rank in range(3))))
 
 
 def test_weights_beside_a_model_are_shared_by_its_ranks(tmp_path: Path) -> None:

@@ -217,3 +217,23 @@ def test_what_is_lowered_is_sealed_as_it_is_written(functions: Any) -> None:
     broken = changed_by_hand(made, "a Send is removed")
     with pytest.raises(ModelError, match="when the file was made"):
         local.run(3, partial(on_rank, broken))
+
+
+BODY = """
+    <ir_version: 10, opset_import: ["" : 20, "rankwise" : 1]>
+    g (float[n,3] x) => (float[n,3] y) {
+        three = Constant<value_int=3>()
+        y = Loop (three, , x) <body = b (int64 i, bool go, float[n,3] v) =>
+            (bool on, float[n,3] w) {
+                on = Identity(go) w = rankwise.AllReduce(v) unread = rankwise.Barrier()
+        }>
+    }"""
+
+
+def test_a_change_in_a_body_is_refused() -> None:
+    made = ordered(parser.parse_model(BODY), "plain")
+    (y,) = run(1, made, lambda rank: {"x": operand(0, 2, 3)})[0]
+    np.testing.assert_array_equal(y, operand(0, 2, 3))
+    del made.graph.node[1].attribute[0].g.node[2:]
+    with pytest.raises(ModelError, match=r"expected the 3 nodes that communicate .*, got 2"):
+        build_plan(made)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..opset import OPS, result
+from .alone import DIMS
 from .events import Event, Shared, Value
 from .findings import Finding
 from .values import UNKNOWN, Dims, Tensor, dtype_name, may_equal
@@ -31,9 +32,12 @@ def _difference(first: Event, event: Event) -> tuple[str, object, object] | None
     if event.op != first.op:
         return "op", first.op, event.op
     mine, others = _options(event), _options(first)
-    for name in others.keys() | mine.keys():
+    for name in sorted(others.keys() | mine.keys()):
         if others.get(name) != mine.get(name):
             return name, repr(others.get(name)), repr(mine.get(name))
+    if event.op == "ParallelFor":
+        count, wanted = event.operand.number, first.operand.number
+        return None if None in (count, wanted) or count == wanted else ("count", wanted, count)
     a, b = _operand(first), _operand(event)
     if a.dtype is not None and b.dtype is not None and a.dtype != b.dtype:
         return "dtype", dtype_name(a.dtype), dtype_name(b.dtype)
@@ -43,7 +47,12 @@ def _difference(first: Event, event: Event) -> tuple[str, object, object] | None
 
 
 def _options(event: Event) -> Mapping[str, Any]:
-    return {name: v for name, v in event.step.attributes.items() if name not in PLACE}
+    """What a call is made with; dims are counted from the first where it is known how many."""
+    options = {name: v for name, v in event.step.attributes.items() if name not in PLACE}
+    if event.operand.shape is not None and event.op != "ParallelFor":
+        rank = len(event.operand.shape) or 1
+        options |= {name: options[name] % rank for name in options.keys() & DIMS}
+    return options
 
 
 def _operand(event: Event) -> Tensor:
@@ -107,7 +116,7 @@ def _result(events: Sequence[Event], event: Event) -> Tensor:
     operands = [e.operand for e in events]
     if event.op == "Scatter":
         whole = operands[attributes["root"]] if 0 <= attributes["root"] < size else UNKNOWN
-        made = made._replace(shape=whole.shape)
+        made = made._replace(shape=(1,) if whole.shape == () else whole.shape)
     if event.op in ("AllReduce", "Reduce") or made.shape is None:
         return made
     shape = list(made.shape)
@@ -135,9 +144,10 @@ def _set(shape: list[int | None], dim: int, length: int | None) -> None:
 
 
 def _length(tensor: Tensor, dim: int) -> int | None:
-    if tensor.shape is None or not -len(tensor.shape) <= dim < len(tensor.shape):
+    if tensor.shape is None:
         return None
-    return tensor.shape[dim]
+    shape = tensor.shape or (1,)
+    return shape[dim] if -len(shape) <= dim < len(shape) else None
 
 
 def _sum(operands: Sequence[Tensor], dim: int) -> int | None:

@@ -94,6 +94,10 @@ def parallel_for(program: Program, step: ParallelFor, scope: Scope) -> Events:
     event = Event(rank, step, shared.group(step, program.mesh, rank))
     total, *given = (program.read(scope, n, step) for n in step.inputs[: len(step.body.inputs)])
     number = total.tensor.number
+    if number is not None and (number < 1 or (step.body.is_effect and number != len(event.group))):
+        wanted = len(event.group) if step.body.is_effect else "at least 1"
+        text = f"expected a count of {wanted}, got {number}"
+        shared.findings.append(event.finding("mismatch", text))
     for k in () if number is None else _dealt(number, event.place, len(event.group)):
         yield from program.body(step, step.body, (shared.constant(k), *given), scope)
     made = yield event._replace(value=total)

@@ -22,13 +22,18 @@ Mail = Mapping[tuple[object, ...], deque[Event]]
 
 def explained(waiting: Waiting, mail: Mail, calls: Calls) -> Iterator[Finding]:
     """Yield why ranks do not go on: one finding for each cause."""
-    targets = {rank: _waits_for(event, calls) for rank, event in waiting.items()}
-    excused = set[int]()
-    for rank, event in waiting.items():
+    targets = {rank: _waits_for(waiting[rank], calls) for rank in sorted(waiting)}
+    excused, said = set[int](), set[tuple[int, ...]]()
+    for rank in targets:
+        event = waiting[rank]
         found = _near_miss(event, waiting, mail) or _deserted(event, targets[rank], waiting)
         if found is not None:
             excused.add(rank)
-            yield found
+            if event.op in COUNTERPART:
+                yield found
+            elif event.group not in said:  # all who wait in one collective wait for the same
+                said.add(event.group)
+                yield found
     for cycle in _cycles(targets):
         if excused.isdisjoint(cycle):
             yield _deadlock([waiting[rank] for rank in cycle])

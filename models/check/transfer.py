@@ -36,6 +36,13 @@ IN_NUMPY: Mapping[str, Callable[..., Array]] = {
 """Of integers and bools: the arithmetic on ranks, which loops repeat."""
 
 
+UNANSWERED = (
+    defs.SchemaError, InferenceError, ValidationError, LookupError, ValueError, TypeError,
+    RuntimeError,
+)  # fmt: skip
+"""What comes where nobody knows what an operator makes."""
+
+
 class Node(NamedTuple):
     """A compute node, made ready: what it is apart from the names that it reads and makes."""
 
@@ -102,9 +109,7 @@ def _infer(node: Node, inputs: Sequence[Tensor], model: ModelProto) -> tuple[Ten
             if contrib.is_contrib(proto)
             else _of_schema(proto, known, model)
         )
-    except (
-        defs.SchemaError, InferenceError, ValidationError, LookupError, ValueError, RuntimeError
-    ):  # fmt: skip
+    except UNANSWERED:
         found = {}
     made = [found.get(name, UNKNOWN) for name in proto.output]
     if len(made) == 1 and proto.domain in AI_ONNX:

@@ -45,8 +45,10 @@ class Tensor(NamedTuple):
     def declared(cls, proto: TypeProto | None) -> Tensor:
         """Describe what a type says; names of dims are unknown sizes."""
         dtype, shape = tensor_type(proto)
-        sizes = None if shape is None else tuple(d if isinstance(d, int) else None for d in shape)
-        return cls(dtype, sizes)
+        if shape is None:
+            return cls(dtype)
+        # Inference can come to a negative size, in a branch that is never taken.
+        return cls(dtype, tuple(d if isinstance(d, int) and d >= 0 else None for d in shape))
 
     @property
     def is_fixed(self) -> bool:

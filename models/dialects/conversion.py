@@ -11,8 +11,8 @@ from ..known import integers, types
 from ..mesh import Mesh
 from ..nodes import every_node
 from ..opset import DOMAIN
-from ..plan import build_plan, sealed
-from ..plan.seal import seal_of, set_seal
+from ..plan import check_whole, sealed
+from ..plan.seal import set_seal
 from . import DIALECTS
 from .dialect import Dialect
 from .translation import resolved, translated, with_imports
@@ -37,8 +37,7 @@ def converted(model: ModelProto, name: str, ranks: int | None = None) -> ModelPr
             f"the model is made for the mesh {mesh}, of {mesh.size} ranks, not {ranks}"
         )
     size = mesh.size if mesh is not None else ranks
-    if seal_of(model) is not None:
-        build_plan(model)  # what is not whole would be sealed anew
+    check_whole(model)  # what is not would be sealed anew
     made = with_imports(resolved(translated(model, size)))
     if name == OURS:
         return sealed(made)

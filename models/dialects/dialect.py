@@ -7,7 +7,7 @@ table; a node that no form fits is not touched, or refused with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -94,14 +94,16 @@ class Dialect:
     """where they are found; the first is written"""
     forms: Mapping[str, tuple[Form, ...]]
     """by operator"""
-    refused: Mapping[str, str] = field(default_factory=dict)
-    """operators that are known and cannot be had, and what to do instead"""
+    written_out: Mapping[str, Callable[[NodeProto, str], Iterator[NodeProto]]] = field(
+        default_factory=dict
+    )
+    """operators that are several nodes: yields them, given a name to put before theirs"""
     functions: Mapping[str, str] = field(default_factory=dict)
     """the text of those operators that are functions of others"""
 
     def speaks(self, node: NodeProto) -> bool:
         """Say whether a node of that name is this dialect's: also one that no form fits."""
-        if node.op_type in self.refused:
+        if node.op_type in self.written_out:
             return True
         forms = self.forms.get(node.op_type, ())
         # Some names are also those of operators of ai.onnx, which are left alone.

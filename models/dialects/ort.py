@@ -5,6 +5,7 @@ before shapes are inferred and kernels are made, whatever their own defaults are
 """
 
 from .dialect import Attribute, Dialect, Form
+from .sharded_moe import written_out
 
 COUNT = {"group_size": 1}
 
@@ -25,8 +26,5 @@ ORT = Dialect(
             ),
         ),
     },
-    {
-        "ShardedMoE": "it is not read; write it as com.microsoft MoE with the experts of all "
-        "ranks, which rankwise shard cuts"
-    },
+    written_out={"ShardedMoE": written_out},
 )  # fmt: skip

@@ -10,7 +10,7 @@ when the model runs, and shapes do not tell it either, data are gathered first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..errors import ModelError, PlacementError
 from ..nodes import label, subgraphs
 from ..ordering import stable_order
 from ..placing.choosing import Wish, choose
-from ..placing.cuts import Cuts, shape_of
+from ..placing.cuts import shape_of
 from ..placing.moving import move
 from ..placing.node import compute, outputs
 from ..placing.placement import Placement, Shape
@@ -142,13 +142,15 @@ class _Lowering:
             for tensor in site.inputs
             if tensor is not None
         }
-        made = compute(self.out, cuts, names)
-        self._give(cuts, made.get(wanted.name, ""), wanted)
+        asked = {wanted.name: wanted.placement}
+        made = compute(self.out, cuts, names, asked)
+        self._give(cuts.site.output(), made.get(wanted.name, ""), outputs(cuts, asked), wanted)
 
-    def _give(self, cuts: Cuts, name: str, wanted: Located) -> None:
+    def _give(
+        self, tensor: Tensor, name: str, here: Mapping[str, Placement], wanted: Located
+    ) -> None:
         """Bring the result to where it shall lie, under its own name."""
-        tensor = cuts.site.output()
-        name = self._moved(tensor, name, outputs(cuts)[tensor.name], wanted.placement)
+        name = self._moved(tensor, name, here[tensor.name], wanted.placement)
         if not name:  # a rank outside of the mesh has no part
             dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
             name = self.out.constant(np.empty([0] * max(tensor.rank, 1), dtype))

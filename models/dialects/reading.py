@@ -82,6 +82,9 @@ class Reader:
         if dialect is None or (node.domain, node.op_type) in self.functions:
             return [node]
         try:
+            if node.op_type in dialect.written_out:
+                stem = f"{node.name or node.op_type}.{next(self.numbers)}"
+                return list(dialect.written_out[node.op_type](node, stem))
             return list(self._said(node, _form(node, dialect)))
         except ValueError as error:
             raise ModelError(f"{label(node)} of {dialect.name}: {error}") from None
@@ -183,8 +186,6 @@ class Reader:
 
 
 def _form(node: NodeProto, dialect: Dialect) -> Form:
-    if node.op_type in dialect.refused:
-        raise ModelError(f"{label(node)}: {dialect.refused[node.op_type]}")
     forms = dialect.forms[node.op_type]
     for form in forms:
         if form.fits(node):

@@ -12,7 +12,7 @@ SPOKEN = {
     (domain, name): dialect
     for dialect in DIALECTS.values()
     for domain in dialect.domains
-    for name in (*dialect.forms, *dialect.refused)
+    for name in (*dialect.forms, *dialect.written_out)
 }
 """The dialect of each operator, by its domain and name: no two have the same."""
 

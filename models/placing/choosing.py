@@ -20,6 +20,7 @@ from ..sharding.rules import find_rule
 from ..sharding.rules.rule import Rule
 from ..sharding.site import Site, Tensor
 from .cuts import Cuts, Part, shape_of
+from .node import natural, scattering
 from .placement import Factor, Placement, with_one_block
 from .resharding import route
 
@@ -50,7 +51,11 @@ def choose(site: Site, wishes: Sequence[Wish], devices: Sequence[int]) -> Cuts:
     firm = [each for each in single if each[0].is_firm]
     others = [each for each in single if not each[0].is_firm]
     orders = [others[k:] + others[:k] for k in range(len(others))] or [[]]
-    choices = [_taken(site, [*firm, *order], devices) for order in orders]
+    choices = list[Cuts]()
+    for order in orders:
+        taken = _taken(site, [*firm, *order], devices)
+        if all(taken.parts != other.parts for other in choices):
+            choices.append(taken)
     return min(choices, key=lambda cuts: _moved(cuts, wishes)) if len(choices) > 1 else choices[0]
 
 
@@ -93,16 +98,25 @@ def _moved(cuts: Cuts, wishes: Sequence[Wish]) -> int:
         if not wish.tensor.has_shape:
             continue
         sizes = tuple(size.first for size in wish.tensor.shape)
-        here = cuts.placement(wish.tensor)
-        is_made = wish.tensor in cuts.site.outputs
-        ends = (here, wish.placement) if is_made else (wish.placement, here)
         try:
-            total += route(sizes, *ends).moved
-            if is_made and cuts.op is not None:  # an AllReduce sends each element about twice
-                total += sum(2 * math.prod(map(len, box)) for box in here.held(sizes).values())
+            if wish.tensor in cuts.site.outputs:
+                total += _moved_after(cuts, wish, sizes)
+            else:
+                total += route(sizes, wish.placement, cuts.placement(wish.tensor)).moved
         except PlacementError:  # a stand-in for a size that is not known does not divide
             continue
     return total
+
+
+def _moved_after(cuts: Cuts, wish: Wish, sizes: tuple[int, ...]) -> int:
+    """Return what is moved of an output. An AllReduce sends each element about twice."""
+    here = natural(cuts, wish.tensor)
+    if cuts.op is None:
+        return route(sizes, here, wish.placement).moved
+    held = sum(math.prod(map(len, box)) for box in here.held(sizes).values())
+    if scattering(cuts, wish.tensor, wish.placement) is not None:
+        return held
+    return 2 * held + route(sizes, here, wish.placement).moved
 
 
 def _is_on(wish: Wish, devices: Sequence[int]) -> bool:

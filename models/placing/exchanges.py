@@ -29,6 +29,11 @@ class Exchange(NamedTuple):
     groups: Groups
 
 
+def of_groups(groups: Sequence[tuple[int, ...]]) -> dict[str, object]:
+    """Return the attributes of a node in which these groups take part."""
+    return {"groups": [rank for row in groups for rank in row], "group_size": len(groups[0])}
+
+
 def gathering(route: Route) -> Gathering | None:
     """Return the AllGather that a resharding is, if it is one."""
     if route.before.keys() != route.after.keys():

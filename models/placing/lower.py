@@ -119,13 +119,17 @@ class _Lowering:
         if any(subgraphs(site.node)):
             for name in set(references(site.node)).difference(site.node.input):
                 self.publish(name)
-        made = compute(self._out, cuts, names)
-        for name, placement in outputs(cuts).items():
+        asked = {
+            tensor.name: placement
+            for position, placement in intent.outputs.items()
+            if (tensor := site.outputs[position]) is not None
+        }
+        made = compute(self._out, cuts, names, asked)
+        for name, placement in outputs(cuts, asked).items():
             self._places[name] = {placement: made.get(name, "")}
-        for position, wanted in intent.outputs.items():
-            if (tensor := site.outputs[position]) is not None:
-                moved = self._at(tensor, wanted)
-                self._places[tensor.name] = {wanted: moved, **self._places[tensor.name]}
+        for name, wanted in asked.items():
+            moved = self._at(self._tensors[name], wanted)
+            self._places[name] = {wanted: moved, **self._places[name]}
 
     def _cuts(self, site: Site, intent: Intent) -> Cuts:
         """Choose where and how a node is computed."""

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import helper
 
 from ..errors import PlacementError
-from .exchanges import Groups, exchange, gathering
+from .exchanges import Groups, exchange, gathering, of_groups
 from .placement import Box, Indices, Placement, Shape, inner, with_dim_apart
 from .rank_graph import RankGraph
 from .resharding import Join, Piece, Route, Tree, order, route
@@ -82,7 +82,7 @@ def _move(out: RankGraph, name: str, found: Route, data_type: int) -> str:
             [name],
             split_dim=exchanged.split_dim,
             concat_dim=exchanged.concat_dim,
-            **_of_groups(exchanged.groups),
+            **of_groups(exchanged.groups),
         )
     for sent in found.moves:
         if sent.sender == out.rank and have is not None:
@@ -91,12 +91,8 @@ def _move(out: RankGraph, name: str, found: Route, data_type: int) -> str:
     return _made(out, name, found, data_type)
 
 
-def _of_groups(groups: Groups) -> dict[str, object]:
-    return {"groups": [rank for row in groups for rank in row], "group_size": len(groups[0])}
-
-
 def _gather(out: RankGraph, name: str, found: Route, dim: int, groups: Groups) -> str:
-    made = out.communicate("AllGather", [name], dim=dim, **_of_groups(groups))
+    made = out.communicate("AllGather", [name], dim=dim, **of_groups(groups))
     (row,) = (row for row in groups if out.rank in row)
     places = order([found.before[member][dim] for member in row])
     return made if places is None else _ordered(out, made, dim, places, found.shape)

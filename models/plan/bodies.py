@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import chain
-
 from onnx import GraphProto, ModelProto, NodeProto
 
 from ..nodes import references
 
 
-def body_model(
-    outer: ModelProto, body: GraphProto, constants: Mapping[str, NodeProto]
-) -> ModelProto:
-    """Return a body as a model that holds the initializers and Constants which it captures.
+class Surroundings:
+    """A model around bodies, and what in it is constant, by name."""
 
-    `constants` are the Constant nodes of `outer` by what they give. External data is referred to,
-    not copied; fragments see as constant what was so outside.
-    """
-    model = ModelProto(ir_version=outer.ir_version)
-    model.opset_import.extend(outer.opset_import)
-    model.functions.extend(outer.functions)
-    model.graph.CopyFrom(body)
-    captured = captures(body)
-    graph = outer.graph
-    model.graph.initializer.extend(t for t in graph.initializer if t.name in captured)
-    model.graph.sparse_initializer.extend(
-        t for t in graph.sparse_initializer if t.values.name in captured
-    )
-    absorbed = {k: constants[k] for k in sorted(captured & constants.keys())}
-    del model.graph.node[:]
-    model.graph.node.extend(chain(absorbed.values(), body.node))
-    return model
+    def __init__(self, model: ModelProto) -> None:
+        graph = model.graph
+        self.model = model
+        self.nodes = {n.output[0]: n for n in graph.node if is_constant(n)}
+        self.tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self.sparse = {tensor.values.name: tensor for tensor in graph.sparse_initializer}
+
+    def body(self, body: GraphProto) -> ModelProto:
+        """Return a body as a model that holds the initializers and Constants which it captures.
+
+        External data is referred to, not copied; fragments see as constant what was so outside.
+        """
+        model = ModelProto(ir_version=self.model.ir_version)
+        model.opset_import.extend(self.model.opset_import)
+        model.functions.extend(self.model.functions)
+        graph, captured = model.graph, sorted(captures(body))
+        graph.CopyFrom(body)
+        graph.initializer.extend(self.tensors[k] for k in captured if k in self.tensors)
+        graph.sparse_initializer.extend(self.sparse[k] for k in captured if k in self.sparse)
+        graph.node.extend(self.nodes[k] for k in captured if k in self.nodes)
+        return model
+
+
+def is_constant(node: NodeProto) -> bool:
+    return node.op_type == "Constant" and node.domain in ("", "ai.onnx")
 
 
 def captures(body: GraphProto) -> set[str]:

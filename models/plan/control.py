@@ -79,6 +79,11 @@ def _scan(node: NodeProto, plan_body: PlanBody) -> Scan:
             f"{label(node)}: expected num_scan_inputs from 1 to {len(node.input)} inputs, "
             f"got {walked}"
         )
+    if len(node.input) == len(body.inputs) + 1:
+        raise ModelError(
+            f"{label(node)} goes through a batch, as before opset 9; expected a newer one, "
+            "since its body communicates"
+        )
     _expect(node, "inputs of its body", len(node.input), len(body.inputs))
     _expect(node, "outputs of its body", len(node.output), len(body.outputs))
     return Scan(

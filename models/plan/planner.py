@@ -24,7 +24,7 @@ from ..opset import OPS, attributes, is_ours
 from ..ordering import stable_order
 from ..parallel import PARALLEL_FOR
 from ..states import ancestors, states_of
-from .bodies import body_model
+from .bodies import Surroundings, is_constant
 from .control import control, name_of
 from .instructions import Communicate, Compute, Control, Instruction, Plan
 from .seal import check_seal, seal, seal_of, set_seal
@@ -135,12 +135,13 @@ class _Planner:
             return _communicate(node)
         return control(node, lambda body: self._plan_body(node, body))
 
+    @cached_property
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(self.model)
+
     def _plan_body(self, node: NodeProto, body: GraphProto) -> Plan:
-        constants = {
-            name: self.nodes[k] for name, k in self.producer.items() if self._is_constant(k)
-        }
         try:
-            return _Planner(body_model(self.model, body, constants), self.outside).plan()
+            return _Planner(self._surroundings.body(body), self.outside).plan()
         except ModelError as error:
             raise ModelError(f"{label(node)} > {error}") from None
 
@@ -243,7 +244,7 @@ class _Planner:
         )
 
     def _is_constant(self, k: int) -> bool:
-        return self.nodes[k].op_type == "Constant" and self.nodes[k].domain in ("", "ai.onnx")
+        return is_constant(self.nodes[k])
 
 
 def is_effect(step: Communicate | Control) -> bool:

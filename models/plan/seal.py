@@ -25,16 +25,15 @@ def seal(plan: Plan) -> str:
     return f"{len(effects)} {digest[:16]}"
 
 
-def _effects(plan: Plan) -> Iterator[str]:
+def _effects(plan: Plan, within: str = "") -> Iterator[str]:
+    """Yield a line for each effect, those of bodies after the node that has them."""
     for step in plan.instructions:
         if isinstance(step, Compute) or step.op in ("Rank", "Size"):
             continue
         attributes = sorted(step.attributes.items()) if isinstance(step, Communicate) else ()
-        yield f"{step.op} {step.node_name!r} {attributes!r}"
-        for body in bodies_of(step):
-            yield "("
-            yield from _effects(body)
-            yield ")"
+        yield f"{within}{step.op} {step.node_name!r} {attributes!r}"
+        for number, body in enumerate(bodies_of(step)):
+            yield from _effects(body, f"{within}{step.node_name}.{number} > ")
 
 
 def seal_of(model: ModelProto) -> str | None:

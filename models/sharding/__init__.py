@@ -17,6 +17,9 @@ heads       groups of queries, where they are fewer than the ranks
 kept        states that stay on their ranks from run to run
 layout      which indices of a dim a rank holds
 relayout    between whole and sharded, by nodes of the graph
+scopes      where a rank's graph holds its tensors: outside, or in a body
+declared    what is told of their sizes
+local_site  a node while it is written for one rank
 partials    sums that are reduced once they have met
 partition   the graph of one rank
 write       files and manifest

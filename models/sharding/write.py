@@ -195,6 +195,8 @@ def _write_annotated(sharding: Sharding, path: Path, progress: Progress) -> tupl
     # Here, since it imports this package.
     from ..dialects import annotating
 
+    if sharding.mesh.size != sharding.mesh.tp:
+        raise MeshError(f"expected a mesh of tp alone for annotations, got {sharding.mesh}")
     nodes = annotating.annotated(sharding.analysis, sharding.choice.layout)
     write_part(sharding, replace(whole_part(sharding.graph), nodes=nodes), path, progress)
     model = ModelProto.FromString(path.read_bytes())

@@ -62,10 +62,10 @@ def _ranks(models: Sequence[str], asked: int | None) -> int:
     if len(models) == 1:
         known = _ranks_of(Path(models[0]))
     ranks = known if known is not None else asked
-    if ranks is None or ranks < 1:
-        raise ModelError(
-            f"expected -n with the number of ranks, since {models[0]} does not say it, got {asked}"
-        )
+    if ranks is None:
+        raise ModelError(f"expected -n with the number of ranks, which {models[0]} does not say")
+    if ranks < 1:
+        raise ModelError(f"expected -n of at least 1, got {ranks}")
     if asked is not None and asked != ranks:
         what = f"{models[0]} is made for" if len(models) == 1 else "there are models of"
         raise ModelError(f"{what} {ranks} ranks, but -n is {asked}; leave it out")

@@ -55,17 +55,20 @@ def _made(model: ModelProto, form: str, ranks: int | None) -> ModelProto:
 
     if form == "spmd":
         return spmd(translated(model, ranks), ranks)
-    return (
-        explicit(translated(model, ranks)) if form == "explicit" else converted(model, form, ranks)
-    )
+    if form == "explicit":
+        return explicit(translated(model, ranks))
+    return converted(model, form, ranks)
 
 
 def _convert_to_ranks(options: argparse.Namespace) -> int:
     """Write a directory with a model for each rank, of one for all."""
+    from ...models.dialects import ort_distributed
     from ...models.dialects.annotations import is_annotated
+    from ...models.dialects.ort_distributed import speaks
     from ...models.dialects.translation import translated
     from ...models.files import check_folder, write_ranks
     from ...models.graph import mesh_of, read
+    from ...models.plan import sealed
     from ...models.representations import per_rank
 
     source, output = Path(options.model), Path(options.output)
@@ -76,8 +79,13 @@ def _convert_to_ranks(options: argparse.Namespace) -> int:
     if is_annotated(model):
         ranks = _lowered(source, output, options.ranks)
         write_ranks(ranks, source, output, mesh_of(ranks[0]), data=output)
+    elif ort_distributed.speaks(model):
+        size = _expect_ranks(options.ranks)
+        ranks = [sealed(ort_distributed.lowered(model, rank, size)) for rank in range(size)]
+        write_ranks(ranks, source, output, None)
     else:
-        _expect_communication(options.model, {source: model})
+        if not speaks(model):
+            _expect_communication(options.model, {source: model})
         ranks = per_rank(translated(model, options.ranks), options.ranks)
         write_ranks(ranks, source, output, mesh_of(ranks[0]))
     print(f"{output}  per-rank, {len(ranks)} of them")
@@ -90,16 +98,27 @@ def _lowered(source: Path, output: Path, ranks: int | None) -> list[ModelProto]:
     from ...models.graph import read
     from ...models.plan import sealed
 
-    if ranks is None:
-        raise ValueError("expected --ranks, of which the model may have several numbers")
+    ranks = _expect_ranks(ranks)
     output.mkdir(parents=True, exist_ok=True)
     made = [lower_rank(source, rank, ranks, output) for rank in range(ranks)]
     return [sealed(read(path)[0]) for path in made]
 
 
+def _expect_ranks(ranks: int | None) -> int:
+    if ranks is None:
+        raise ValueError("expected --ranks, of which the model may have several numbers")
+    return ranks
+
+
 def _expect_communication(name: str, models: Mapping[Path, ModelProto]) -> None:
+    from ...models.dialects.ort_distributed import speaks
     from ...models.plan import communicates
 
+    if any(map(speaks, models.values())):
+        raise ValueError(
+            f"{name} has Distributed operators, of which each rank does another part; "
+            "convert it --to per-rank"
+        )
     if not any(map(communicates, models.values())):
         raise ValueError(f"expected a model that communicates, but {name} does not")
 

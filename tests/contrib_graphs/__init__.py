@@ -24,7 +24,7 @@ from .attention import (
     SELF_ATTENTION,
     decoder,
 )
-from .blocks import FOUR_BITS, column_row, flattened, table
+from .blocks import FOUR_BITS, MIDDLE_ROWS, column_row, flattened, table
 from .experts import expert_mixture, integer_experts
 from .language_model import language_model
 from .layers import BARE_EMBEDDING, EMBEDDING, FUSED_CONVOLUTION, NORMS, PLACED_EMBEDDING, SMOOTH
@@ -57,6 +57,7 @@ CASES = {
     "odd_table": table(zeros=True),
     "table_of_bytes": table(zeros=True, bits=8),
     "four_bits": FOUR_BITS,
+    "middle_rows": MIDDLE_ROWS,
     "sixteen_bits": SIXTEEN_BITS,
     "small_integers": SMALL_INTEGERS,
     "quantised_network": QUANTISED_NETWORK,

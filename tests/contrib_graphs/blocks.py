@@ -88,3 +88,17 @@ FOUR_BITS = Case(
     {"ids": numbers(2, 4, low=-30, high=30)},
 )  # fmt: skip
 """A table whose elements onnx knows to be of four bits."""
+
+MIDDLE_ROWS = Case(
+    build(
+        """(int64[b,s] ids) => (float[3,b,s,9] y) {
+          e = .GatherBlockQuantized <block_size=32, gather_axis=1, quantize_axis=2>
+            (rows, ids, s1)
+          y = MatMul(e, w)
+        }""",
+        rows=integers(3, 30, 96, low=-8, high=8, dtype=ml_dtypes.int4),
+        s1=scales(3, 30, 3, factor=8), w=(96, 9),
+    ),
+    {"ids": numbers(2, 4, low=-30, high=30)},
+)  # fmt: skip
+"""Three tables, in which the same words are looked up."""
