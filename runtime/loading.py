@@ -11,9 +11,10 @@ from onnx import ModelProto
 from ..models.errors import MeshError, ModelError
 from ..models.graph import MAX_IR, MAX_OPSET, opsets, read
 from ..models.manifest import Manifest
-from ..models.mesh import Mesh
+from ..models.mesh import Mesh, meshes, ranks
 from ..models.plan import communicates
 from ..models.sharding import shard_rank
+from ..models.sharding.search import Terms
 from ..models.weights import initializers
 
 
@@ -27,6 +28,8 @@ class Loaded:
     mesh: Mesh | None
     source: str | bytes
     """what onnxruntime can load itself, if the model does not communicate"""
+    notes: tuple[str, ...] = ()
+    """what a person ought to know of how it is sharded"""
 
     @property
     def weight_bytes(self) -> int:
@@ -47,51 +50,59 @@ def load_rank(
     rank: int,
     size: int,
     scratch: Path,
+    terms: Terms | None = None,
 ) -> Loaded:
     """Find or make the model of one rank of `size`; what is made is written to `scratch`.
 
     A model file without communication is sharded where there are several ranks, to `mesh` or else
-    tp = size. One with communication runs as it stands, and may be another one on each rank.
+    tp = size; the mesh "auto" is the best for `terms`. One with communication runs as it stands,
+    and may be another one on each rank.
 
     Raises ModelError, MeshError, NothingToShard.
     """
-    wanted = None if mesh is None else Mesh.parse(mesh)
+    wanted = None if mesh is None else "auto" if mesh == "auto" else Mesh.parse(mesh)
     if not isinstance(source, bytes) and Path(source).is_dir():
-        return _load_directory(Path(source), wanted, rank, size, scratch)
-    if wanted is not None and wanted.size != size:
+        return _load_directory(Path(source), wanted, rank, size, scratch, terms)
+    if isinstance(wanted, Mesh) and wanted.size != size:
+        fitting = ", ".join(map(str, meshes(size)))
         raise MeshError(
-            f"the mesh {wanted} is of {_ranks(wanted.size)}, but there "
-            f"{'is' if size == 1 else 'are'} {size}; start {wanted.size} or name another mesh"
+            f"the mesh {wanted} is of {ranks(wanted.size)}, but there "
+            f"{'is' if size == 1 else 'are'} {size}; start {wanted.size}, or take {fitting}"
         )
     loaded = _open(source)
     if size == 1 or communicates(loaded.model):
         _check_place(loaded, rank, size)
-        return replace(loaded, mesh=loaded.mesh or wanted)
-    return _open(shard_rank(source, wanted or Mesh(tp=size), rank, scratch))
+        asked = wanted if isinstance(wanted, Mesh) else None
+        return replace(loaded, mesh=loaded.mesh or asked)
+    return _open(shard_rank(source, wanted or Mesh(tp=size), rank, scratch, terms, size))
 
 
 def _load_directory(
-    directory: Path, wanted: Mesh | None, rank: int, size: int, scratch: Path
+    directory: Path,
+    wanted: Mesh | str | None,
+    rank: int,
+    size: int,
+    scratch: Path,
+    terms: Terms | None,
 ) -> Loaded:
     manifest = Manifest.read(directory)
+    made = Mesh.parse(manifest.mesh)
     path = directory / manifest.ranks[min(rank, manifest.world_size - 1)].model
     if manifest.representation == "spmd":
-        return load_rank(path, wanted, rank, size, scratch)
-    made = Mesh.parse(manifest.mesh)
+        usual = made if made.size == size else None
+        return load_rank(path, wanted or usual, rank, size, scratch, terms)
     if made.size != size:
         raise MeshError(
-            f"{directory} is sharded for {_ranks(made.size)}, but there "
+            f"{directory} is sharded for {ranks(made.size)}, but there "
             f"{'is' if size == 1 else 'are'} {size}; start {made.size} or shard the model again"
         )
     if wanted is not None and wanted != made:
         raise MeshError(f"{directory} is sharded to the mesh {made}, not {wanted}; leave it out")
+    if terms is not None and terms != Terms():
+        raise MeshError(f"{directory} is sharded already; leave memory and batch_dim out")
     loaded = _open(path)
     _check_place(loaded, rank, size)
     return loaded
-
-
-def _ranks(count: int) -> str:
-    return f"{count} rank" + ("s" if count != 1 else "")
 
 
 def _open(source: str | Path | bytes) -> Loaded:
@@ -103,6 +114,7 @@ def _open(source: str | Path | bytes) -> Loaded:
     return Loaded(
         model, folder, None if text is None else Mesh.parse(text),
         source if isinstance(source, bytes) else str(source),
+        tuple(metadata.get("rankwise.notes", "").splitlines()),
     )  # fmt: skip
 
 
@@ -114,7 +126,7 @@ def _check_place(loaded: Loaded, rank: int, size: int) -> None:
         return
     if loaded.mesh.size != size:
         raise MeshError(
-            f"the model is made for the mesh {loaded.mesh}, of {_ranks(loaded.mesh.size)}, "
+            f"the model is made for the mesh {loaded.mesh}, of {ranks(loaded.mesh.size)}, "
             f"but there {'is' if size == 1 else 'are'} {size}"
         )
     if made_for != str(rank):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class RunOptions:
     seed: int = 0
     threads: int | None = None
     repeat: int = 1
+    memory: int | tuple[int, ...] | None = None
+    batch_dim: str | None = None
 
 
 def run(options: RunOptions, comm: Communicator) -> int:
@@ -50,7 +52,10 @@ def run(options: RunOptions, comm: Communicator) -> int:
     if options.threads is not None:
         threads = with_threads(onnxruntime.SessionOptions(), options.threads)
     model = _of_rank(options.model, comm)
-    with InferenceSession(model, threads, comm=comm, mesh=options.mesh) as session:
+    with InferenceSession(
+        model, threads, comm=comm, mesh=options.mesh, memory=options.memory,
+        batch_dim=options.batch_dim,
+    ) as session:  # fmt: skip
         feeds = together(comm, lambda: _feeds(options, session, comm))
         for _ in range(options.repeat):
             start = time.perf_counter()
@@ -60,11 +65,11 @@ def run(options: RunOptions, comm: Communicator) -> int:
         results = dict(zip(names, made, strict=True))
         # Before the comparison, which holds the whole model.
         ranks = gathered(comm, report.of_rank(session, comm.rank))
-        operators, axes = report.operators(session), str(session.mesh)
+        operators, axes, notes = report.operators(session), str(session.mesh), session.notes
     together(comm, lambda: _write_outputs(options, results, comm))
     comparison = together(comm, lambda: _compare(options, source, results, feeds))
     if comm.rank == 0:
-        _print(options, results, ranks, comparison)
+        _print(options, results, ranks, comparison, notes)
     together(
         comm,
         lambda: (
@@ -163,12 +168,15 @@ def _print(
     results: Mapping[str, Any],
     ranks: list[dict[str, Any]],
     comparison: Comparison | None,
+    notes: Sequence[str],
 ) -> None:
     for name, value in results.items():
         shape = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else ""
         print(f"output  {name}  {shape}".rstrip())
     print()
     print(report.table(ranks))
+    for note in notes:
+        print(f"note  {note}")
     if comparison is not None:
         print()
         for name, diff in comparison.outputs.items():

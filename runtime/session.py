@@ -11,15 +11,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnxruntime
 from onnx import TypeProto, ValueInfoProto, numpy_helper
 
 from ..collectives import Communicator
 from ..models.mesh import Mesh
 from ..models.plan import Compute, build_plan
-from ..models.states import states_of
+from ..models.sharding.search import Terms
+from ..models.states import batch_of, states_of
 from . import kernels
 from .agreement import together
+from .arrays import Array, dtype_of
 from .execute import Program
 from .fragment import Fragment, build, open_session
 from .groups import Groups
@@ -51,6 +54,8 @@ class InferenceSession:
         *,
         comm: Communicator | MPI.Comm | None = None,
         mesh: str | Mapping[str, int] | Mesh | None = None,
+        memory: int | tuple[int, ...] | None = None,
+        batch_dim: str | None = None,
     ) -> None:
         """Load this rank's part; collective.
 
@@ -60,6 +65,13 @@ class InferenceSession:
         with, and lets go of the file; "session.disable_prepacking" keeps them mapped, which saves
         memory where ranks read the same file, and 5 % of the time for one row; for a few rows it
         more than doubles the time.
+
+        Args:
+            mesh: ranks by axis, as in "tp=2,pp=2"; "auto" for what is predicted to be the fastest;
+                None for tp alone, or what the model was sharded to
+            memory: bytes of weights that a rank may hold, or those of each stage
+            batch_dim: the dim of all inputs that replicas split, or "x=1,y=0"; None for what is
+                found
 
         Raises ModelError, MeshError, NothingToShard: on every rank, if on one.
         """
@@ -76,11 +88,12 @@ class InferenceSession:
         given = list(providers or DEFAULT_PROVIDERS)
         if provider_options is not None:
             given = list(zip(given, provider_options, strict=True))
+        terms = Terms(memory=memory, batch_dim=batch_dim)
         with tempfile.TemporaryDirectory(prefix="rankwise-") as scratch:
             loaded = together(
                 self._comm,
                 lambda: load_rank(
-                    path_or_bytes, mesh, self._comm.rank, self._comm.size, Path(scratch)
+                    path_or_bytes, mesh, self._comm.rank, self._comm.size, Path(scratch), terms
                 ),
             )
             self._groups = Groups(self._comm, loaded.mesh)
@@ -91,6 +104,8 @@ class InferenceSession:
             """bytes of the initializers that this rank holds"""
             # onnxruntime has mapped the weights by now: the scratch files may go.
         self.mesh: Mesh = loaded.mesh or Mesh(tp=self._comm.size)
+        self._notes = loaded.notes
+        self._rows: int | None = None
         self._running = threading.Lock()
         self.trace = Trace()
         """where the time of the latest run went"""
@@ -120,17 +135,30 @@ class InferenceSession:
                 fragments, types = build(plan, constants, loaded.folder, options, providers)
         self._inputs = signature([v for v in graph.input if v.name in plan.inputs], types)
         self._outputs = signature(graph.output, types)
-        self._states = states_of(plan.model)
+        self._states, self._batch = states_of(plan.model), batch_of(plan.model)
         self._local_inputs = self._local_signature(types)
         return Program(plan.without_weights(), fragments, constants, self._groups)
 
     def _local_signature(self, types: Mapping[str, TypeProto]) -> list[Value]:
         """Describe what run_local is fed: of each state, this rank's part."""
-        kept = {state.input: types[state.local_input] for state in self._states}
+        kept = {s.input: types[s.local_input] for s in self._states if s.local_input}
+        absent = {state.input for state in self._states if not state.local_input}
         return [
-            signature([ValueInfoProto(name=value.name)], kept)[0] if value.name in kept else value
+            signature([ValueInfoProto(name=value.name)], kept)[0]
+            if value.name in kept
+            else value._replace(shape=[])
+            if value.name in absent
+            else value
             for value in self._inputs
         ]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person ought to know: of replicas that were idle in the latest run, or ever."""
+        if self._rows is None or self._rows >= self.mesh.dp:
+            return self._notes
+        idle = f"{self.mesh.dp - self._rows} of {self.mesh.dp} replicas were idle"
+        return (*self._notes, f"{idle}, since the batch is of {self._rows}")
 
     def get_inputs(self) -> list[Value]:
         """Describe what a run is fed."""
@@ -168,7 +196,8 @@ class InferenceSession:
 
         A state is an output that the next run is fed, found by its name: present.0.key becomes
         past.0.key. Of those that are sharded a rank gets its part, and gives it back to the next
-        call. The first call may be fed all of them whole, as `run` is; all else is whole always.
+        call; an empty array stands for one of which it has no part, as those of another stage.
+        The first call may be fed all of them whole, as `run` is; all else is whole always.
 
         Raises what `run` raises.
         """
@@ -183,14 +212,43 @@ class InferenceSession:
             fed = {state.input: state.local_input for state in self._states}
             checked = check_feeds(input_feed, self._local_inputs)
             feeds = {fed.get(name, name): array for name, array in checked.items()}
-        outputs = self._run(program.between(feeds.keys(), wanted), feeds, run_options)
-        return [outputs[name] for name in wanted]
+            feeds.pop("", None)
+        here = [name for name in wanted if name]
+        outputs = self._run(program.between(feeds.keys(), here), feeds, run_options)
+        return [
+            outputs[local] if local else self._nothing(name)
+            for name, local in zip(names, wanted, strict=True)
+        ]
+
+    def _nothing(self, name: str) -> Array:
+        """Return what stands for a state of which this rank has no part: an empty array."""
+        value = next(value for value in self._outputs if value.name == name)
+        return np.empty((0,) * max(1, len(value.shape)), dtype_of(value.type))
 
     def _are_whole(self, feeds: Mapping[str, Any]) -> bool:
-        """Say whether states are fed as `run` takes them: a rank's part is always smaller."""
+        """Say whether states are fed as `run` takes them.
+
+        A rank's part of one that tp cuts is smaller in a dim that is known; a replica's rows are
+        not as many as those of another input.
+        """
+        cut = {s.input for s in self._states if s.local_input not in ("", s.input)}
+        whole = [value for value in self._inputs if value.name in cut]
+        return all(
+            value.name in feeds
+            and fits(feeds[value.name], value)
+            and self._has_all_rows(value.name, feeds)
+            for value in whole
+        )
+
+    def _has_all_rows(self, name: str, feeds: Mapping[str, Any]) -> bool:
+        rows, dim = self._rows_of(feeds), self._batch.get(name)
+        return dim is None or rows is None or np.shape(feeds[name])[dim] == rows
+
+    def _rows_of(self, feeds: Mapping[str, Any]) -> int | None:
+        """Return how long the batch is, by inputs that are no states; None where none says it."""
         states = {state.input for state in self._states}
-        whole = [value for value in self._inputs if value.name in states]
-        return all(value.name in feeds and fits(feeds[value.name], value) for value in whole)
+        fed = [name for name in self._batch if name in feeds and name not in states]
+        return max((np.shape(feeds[name])[self._batch[name]] for name in fed), default=None)
 
     def _opened(self) -> Program:
         if self._program is None:
@@ -211,6 +269,7 @@ class InferenceSession:
         run_options: onnxruntime.RunOptions | None,
     ) -> Mapping[str, Any]:
         is_alone = self._comm.size == 1
+        self._rows = self._rows_of(feeds)
         if not is_alone and not self._running.acquire(blocking=False):
             raise RuntimeError("expected one run at a time, but another thread is in one")
         try:

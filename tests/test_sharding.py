@@ -16,7 +16,7 @@ import pytest
 
 from rankwise import InferenceSession
 from rankwise.collectives import Communicator, local
-from rankwise.models.errors import MeshError, ModelError, NothingToShard
+from rankwise.models.errors import ModelError, NothingToShard
 from rankwise.models.graph import load
 from rankwise.models.manifest import Manifest
 from rankwise.models.mesh import Mesh
@@ -319,11 +319,6 @@ def test_a_graph_of_operators_that_run_whole_is_refused_and_they_are_named() -> 
     )
     with pytest.raises(NothingToShard, match=r"NonZero \(the size of its output depends on data"):
         plan(load(model), Mesh(tp=2))
-
-
-def test_other_axes_than_tp_are_refused() -> None:
-    with pytest.raises(MeshError, match="tp alone"):
-        plan(load(graphs.MLP.model), Mesh(tp=2, pp=2))
 
 
 def test_a_manifest_that_disagrees_with_itself_is_refused(tmp_path: Path) -> None:

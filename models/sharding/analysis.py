@@ -51,6 +51,8 @@ class Measured(NamedTuple):
     first: Shapes
     second: Shapes
     usual: Shapes
+    sizes: Mapping[str, int]
+    """of the symbolic dims in the first setting"""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def analyse(graph: Graph) -> Analysis:
 
 def tie(graph: Graph, measured: Measured, obstacles: Mapping[str, str] = NONE) -> Analysis:
     """Name the axes, given the shapes; some nodes, by their first output, are to tie nothing."""
-    first, second, _ = measured
+    first, second = measured.first, measured.second
     names = {name for node in graph.nodes for name in (*references(node), *node.output) if name}
     names |= {value.name for value in (*graph.inputs, *graph.outputs)}
     tensors = {name: _tensor(name, first, second, name in graph.weights) for name in names}
@@ -124,7 +126,7 @@ def measure(graph: Graph) -> Measured:
     first, second = infer(graph, large), infer(graph, small)
     if not _runs(second, first):
         second = infer(graph, reverse)
-    return Measured(first, second, infer(graph, _usual(graph, names)))
+    return Measured(first, second, infer(graph, _usual(graph, names)), large)
 
 
 def _runs(small: Shapes, large: Shapes) -> bool:

@@ -51,6 +51,10 @@ class Held(NamedTuple):
             for size, kept in zip(self.weight.shape, self.kept, strict=True)
         )
 
+    @property
+    def nbytes(self) -> int:
+        return self.weight.nbytes * _count(self.shape) // (self.weight.count or 1)
+
 
 @dataclass
 class Part:
@@ -66,20 +70,25 @@ class Part:
     """what its collectives move in a run of the usual size"""
     states: tuple[State, ...] = ()
     """those that may stay on their ranks from run to run"""
+    origins: list[int] = field(default_factory=list)
+    """for each node the number of the site that it was written for"""
+    moved_for: list[int] = field(default_factory=list)
+    """for each of `moved` the number of its site"""
+    given: list[Transfer] = field(default_factory=list)
+    """what it moves to give the outputs to ranks that did not make them"""
+    forms: dict[str, str] = field(default_factory=dict)
+    """the tensor of the whole graph that a name is, or is a part of"""
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of initializers that this rank holds when it runs."""
-        weights = sum(
-            held.weight.nbytes * _count(held.shape) // (held.weight.count or 1)
-            for held in self.held.values()
-        )
+        weights = sum(held.nbytes for held in self.held.values())
         return weights + sum(weight.nbytes for weight in self.constants.values())
 
     @property
     def sent(self) -> float:
         """Bytes that the rank sends in a run of the usual size."""
-        return sum(each.sent for each in self.moved)
+        return sum(each.sent for each in (*self.moved, *self.given))
 
     @property
     def collectives(self) -> Counter[str]:
@@ -99,10 +108,15 @@ def _count(shape: Sequence[int]) -> int:
 def partition(analysis: Analysis, layout: Layout, rank: int) -> Part:
     """Write the graph of one rank."""
     writer = _Writer(analysis, layout, rank)
-    for site in analysis.sites:
+    makers = dict[str, int]()
+    for number, site in enumerate(analysis.sites):
         writer.write(site)
+        writer.note(number)
+        makers |= dict.fromkeys(site.node.output, number)
     for value in analysis.graph.outputs:
         writer.whole(analysis.tensors[value.name])
+        writer.note(makers.get(value.name, 0))
+    writer.part.forms = writer.forms
     writer.part.states = tuple(kept(analysis, layout, writer.part.nodes, writer.locals))
     return writer.part.pruned({value.name for value in analysis.graph.outputs})
 
@@ -119,6 +133,18 @@ class _Writer:
         self._carried = carried(analysis, layout)
         self._taken = set(analysis.tensors)
         self._base = ""
+
+    def note(self, number: int) -> None:
+        """Note the site that the newest nodes were written for."""
+        part = self.part
+        part.origins += [number] * (len(part.nodes) - len(part.origins))
+        part.moved_for += [number] * (len(part.moved) - len(part.moved_for))
+
+    @property
+    def forms(self) -> dict[str, str]:
+        """The tensors of the whole graph by the names that this rank has them under."""
+        forms = (self._whole, self.locals, self._partial)
+        return {form: name for some in forms for name, form in some.items()}
 
     def write(self, site: Site) -> None:
         """Add what computes a site's outputs."""

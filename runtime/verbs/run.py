@@ -6,6 +6,7 @@ import argparse
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from .terms import add_limits, memory_limits
 from .verb import Verb
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "model", metavar="MODEL|DIR", help="an ONNX file, sharded on the fly, or a sharded DIR"
     )
     argument("-n", dest="ranks", type=int, metavar="RANKS", help="start mpirun with so many ranks")
-    argument("--mesh", help="ranks by axis, as in tp=4 (default: tp, all ranks)")
+    argument("--mesh", help="ranks by axis, as in tp=2,pp=2, or auto (default: tp, all ranks)")
+    add_limits(parser)
     argument("--inputs", metavar="NPZ", help="arrays by input name (default: random ones)")
     argument("--outputs", metavar="NPZ", help="where the outputs go, those of rank 0")
     argument("--compare", action="store_true", help="run the unsharded model too, and compare")
@@ -35,12 +37,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, comm: Communicator) -> int:
     # Here, since it brings onnxruntime.
+    from ..agreement import together
     from ..run import RunOptions
     from ..run import run as run_model
 
     comm.checked = True
-    names = [field.name for field in fields(RunOptions)]
-    return run_model(RunOptions(**{name: getattr(options, name) for name in names}), comm)
+    values = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
+    values["memory"] = together(comm, lambda: memory_limits(options.memory))
+    return run_model(RunOptions(**values), comm)
 
 
 VERB = Verb(

@@ -22,13 +22,24 @@ def add_terms(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.yaml",
         help="names of tensors or nodes, and whether they are whole or which dim is cut",
     )
-    parser.add_argument(
-        "--memory",
-        metavar="SIZE",
-        help="of weights on a rank at most, as in 2GB (default: little more than an even share)",
-    )
+    add_limits(parser)
     parser.add_argument(
         "--cluster", metavar="FILE", help="what collectives cost, as bench --fit has measured it"
+    )
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add what a rank may hold, and what replicas split."""
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE[,SIZE...]",
+        help="of weights on a rank at most, as in 2GB, or of those of each stage (default: little "
+        "more than an even share)",
+    )
+    parser.add_argument(
+        "--batch-dim",
+        metavar="DIM|NAME=DIM,...",
+        help="the dim of all inputs, or of some, that replicas split (default: what is found)",
     )
 
 
@@ -41,9 +52,16 @@ def terms(options: argparse.Namespace) -> Terms:
     machine = HERE
     if options.cluster is not None:
         machine = replace(HERE, cluster=Cluster.read(Path(options.cluster)))
-    memory = None if options.memory is None else size_in_bytes(options.memory)
     hints = () if options.hints is None else read_hints(options.hints)
-    return Terms(machine, memory, hints)
+    return Terms(machine, memory_limits(options.memory), hints, options.batch_dim)
+
+
+def memory_limits(text: str | None) -> int | tuple[int, ...] | None:
+    """Read one limit of memory, or those of each stage, as in 2GB,1GB. Raises ValueError."""
+    if text is None:
+        return None
+    sizes = tuple(map(size_in_bytes, text.split(",")))
+    return sizes if len(sizes) > 1 else sizes[0]
 
 
 def size_in_bytes(text: str) -> int:

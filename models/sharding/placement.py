@@ -1,0 +1,335 @@
+"""The graph of one rank of a mesh, made of its tensor-parallel part of the whole graph.
+
+Of the nodes of the part a rank gets those of its stage. What another stage reads of theirs is sent
+there, as the part has it: whole, or this rank's share. Each replica takes its rows of the batch
+from the inputs, which all ranks are fed whole. At the end every rank gets the outputs whole: the
+rows of all replicas are gathered, and the stage that has made an output sends it to the others.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import NodeProto, ValueInfoProto, helper
+
+from ..errors import MeshError
+from ..mesh import Mesh
+from ..nodes import references, renamed
+from ..opset import DOMAIN
+from ..states import State
+from ..weights import Weight
+from .analysis import Analysis, usual_bytes
+from .batch import Batch
+from .layout import Layout
+from .machine import Transfer
+from .partition import Part
+from .relayout import MOVABLE
+from .rows import Rows, count_rows, give_rows, take_rows
+from .stages import Stages, form_bytes
+
+
+def place(
+    analysis: Analysis,
+    layout: Layout,
+    part: Part,
+    stages: Stages,
+    batch: Batch | None,
+    mesh: Mesh,
+    rank: int,
+) -> Part:
+    """Return the graph of a rank, given the part of the whole graph at its place of tp.
+
+    Raises MeshError where an output is nothing that can be sent.
+    """
+    if mesh.size == mesh.tp:
+        return part
+    return _Placement(analysis, layout, part, stages, batch, mesh, rank).placed()
+
+
+class _Placement:
+    """What is known of a rank's graph while it is written."""
+
+    def __init__(
+        self, analysis: Analysis, layout: Layout, part: Part, stages: Stages, batch: Batch | None,
+        mesh: Mesh, rank: int,
+    ) -> None:  # fmt: skip
+        self.analysis, self.layout, self.whole = analysis, layout, part
+        self.batch, self.mesh, self.at = batch, mesh, mesh.place(rank)
+        self.part = replace(
+            part, rank=rank, nodes=[], moved=[], constants=dict(part.constants), value_info={},
+            states=(), origins=[], moved_for=[], given=[],
+        )  # fmt: skip
+        self.stage_of = [stages.of[origin] for origin in part.origins]
+        self.is_idle = mesh.dp > 1 and batch is None and self.at.dp > 0
+        self._taken = {name for node in part.nodes for name in (*references(node), *node.output)}
+        self._taken |= set(analysis.tensors) | set(part.constants)
+        self._base = ""
+        self.outputs = {value.name: value for value in analysis.graph.outputs}
+        self.names = self._renamings()
+        self.nodes = [self._own(node) for node in part.nodes]
+        self.maker = {name: k for k, node in enumerate(self.nodes) for name in node.output if name}
+
+    def _renamings(self) -> dict[str, str]:
+        """Name what is not yet, or no more, what inputs and outputs of the graph are called."""
+        makers = {n: k for k, node in enumerate(self.whole.nodes) for n in node.output if n}
+        names = dict[str, str]()
+        for name in self.outputs:
+            is_sent = name in makers and self.stage_of[makers[name]] is not None
+            is_gathered = self.mesh.dp > 1 and (self.batch is None or name in self.batch.outputs)
+            if is_sent and (self.mesh.pp > 1 or is_gathered):
+                names[name] = self._free(f"{name}/made")
+        for name in self.batch.inputs if self.batch else ():
+            names[name] = self._free(f"{name}/rows")
+        return names
+
+    def _own(self, node: NodeProto) -> NodeProto:
+        """Return a node under the names of this rank, its collectives among the ranks of tp."""
+        node = renamed(node, self.names)
+        if node.domain != DOMAIN:
+            return node
+        changed = NodeProto()
+        changed.CopyFrom(node)
+        changed.attribute.append(helper.make_attribute("axis_name", "tp"))
+        return changed
+
+    def placed(self) -> Part:
+        """Write the graph."""
+        used = {name for k in self._kept for name in references(self.nodes[k])}
+        rows = self._take_rows(used)
+        came = set[int]()
+        for k in self._kept:
+            self._receive(self.nodes[k], came)
+            self.part.nodes.append(self.nodes[k])
+            self._send(self.nodes[k])
+        for name in self.outputs:
+            self._give(name, rows)
+        self.part.states = tuple(self._states())
+        for transfer, site in zip(self.whole.moved, self.whole.moved_for, strict=True):
+            self._count_if_here(transfer, site)
+        return self._pruned()
+
+    @cached_property
+    def _kept(self) -> list[int]:
+        """The nodes of this rank: those of its stage, and what they need of those of none."""
+        is_mine = [stage == self.at.pp and not self.is_idle for stage in self.stage_of]
+        needed = set(self.outputs)
+        kept = list[int]()
+        for k in reversed(range(len(self.nodes))):
+            node = self.nodes[k]
+            is_needed = self.stage_of[k] is None and not needed.isdisjoint(node.output)
+            if is_mine[k] or is_needed:
+                kept.append(k)
+                needed.update(references(node))
+        return kept[::-1]
+
+    @cached_property
+    def _sent(self) -> dict[str, list[int]]:
+        """The stages that each tensor is sent to, in the order in which tensors are made."""
+        stages: dict[str, set[int]] = {}
+        for node, stage in zip(self.nodes, self.stage_of, strict=True):
+            for name in references(node):
+                if stage is not None and self._source(name) not in (None, stage):
+                    stages.setdefault(name, set()).add(stage)
+        return {name: sorted(stages[name]) for name in self.maker if name in stages}
+
+    @cached_property
+    def _tags(self) -> dict[str, int]:
+        return {name: tag for tag, name in enumerate(self._sent)}
+
+    @cached_property
+    def _forms(self) -> dict[str, str]:
+        return {self.names.get(form, form): name for form, name in self.whole.forms.items()}
+
+    def _source(self, name: str) -> int | None:
+        return self.stage_of[self.maker[name]] if name in self.maker else None
+
+    def _receive(self, node: NodeProto, came: set[int]) -> None:
+        """Receive all that this stage reads of the stages that a node reads of."""
+        if self.stage_of[self.maker[next(filter(None, node.output))]] is None:
+            return
+        sources = {s for s in map(self._source, references(node)) if s is not None}
+        for source in sorted(sources - came - {self.at.pp}):
+            came.add(source)
+            for name, stages in self._sent.items():
+                if self._source(name) == source and self.at.pp in stages:
+                    self._receive_one(name, source)
+
+    def _receive_one(self, name: str, source: int) -> None:
+        tensor = self.analysis.tensors[self._forms[name]]
+        self._communicate(
+            "Recv", [self.constant(np.array(source))], name, "pp",
+            dtype=tensor.data_type, tag=self._tags[name],
+        )  # fmt: skip
+        if tensor.has_shape:
+            dims: list[int | None] = [None] * tensor.rank
+            kind = helper.make_tensor_type_proto(tensor.data_type, dims)
+            self.part.value_info[name] = ValueInfoProto(name=name, type=kind)
+
+    def _send(self, node: NodeProto) -> None:
+        for name in node.output:
+            for stage in self._sent.get(name, ()) if self._source(name) == self.at.pp else ():
+                where = self.constant(np.array(stage))
+                self._communicate("Send", [name, where], None, "pp", tag=self._tags[name])
+                tensor = self.analysis.tensors[self._forms[name]]
+                form = tensor.name if self.names.get(tensor.name) == name else name
+                nbytes = form_bytes(self.analysis, self.layout, form, tensor)
+                self.part.moved.append(Transfer("Send", nbytes, 2))
+
+    def _take_rows(self, used: set[str]) -> list[Rows]:
+        """Cut this replica's rows out of the inputs, and return those of what is no state."""
+        found = list[Rows]()
+        inputs = self.batch.inputs if self.batch else {}
+        for name, dim in inputs.items():
+            is_counted = name in self._counted
+            if self.names[name] in used or is_counted:
+                self._base = name
+                rows = count_rows(self, name, dim, self.at.dp, self.mesh.dp)
+                found += [rows] * is_counted
+                if self.names[name] in used:
+                    self._rename(take_rows(self, name, dim, rows), self.names[name])
+        return found
+
+    @cached_property
+    def _counted(self) -> list[str]:
+        """The inputs that tell how many rows there are: no states, which may be a rank's own."""
+        inputs = list(self.batch.inputs) if self.batch else []
+        states = set(self.analysis.states.values())
+        return [name for name in inputs if name not in states] or inputs
+
+    def _give(self, name: str, rows: Sequence[Rows]) -> None:
+        """Give an output to all ranks, if it does not come about on each of them."""
+        if name not in self.names or name not in self.outputs:
+            return
+        self._base, made = name, self.names[name]
+        stage = self.stage_of[self.maker[made]]
+        is_here = stage == self.at.pp
+        if is_here and self.batch is not None and name in self.batch.outputs and self.mesh.dp > 1:
+            made = give_rows(self, made, self.batch.outputs[name], rows)
+            self._count("AllGather", name, self.mesh.dp)
+        elif is_here and self.mesh.dp > 1 and self.batch is None:
+            made = self._broadcast("" if self.is_idle else made, name, 0, "dp")
+        if self.mesh.pp > 1:
+            assert stage is not None
+            made = self._broadcast(made if is_here else "", name, stage, "pp")
+        self._rename(made, name)
+
+    def _broadcast(self, operand: str, name: str, root: int, axis: str) -> str:
+        kind = self.analysis.tensors[name].data_type
+        kind = kind or self.outputs[name].type.tensor_type.elem_type
+        if kind not in MOVABLE:
+            raise MeshError(
+                f"expected outputs that can be sent between ranks, but {name!r} is no tensor of "
+                "numbers; run the model with tp alone"
+            )
+        own = {"dtype": kind} if not operand else {}
+        output = self._free(f"{name}/{axis}")
+        self._communicate("Broadcast", [operand], output, axis, root=root, **own)
+        self._count("Broadcast", name, getattr(self.mesh, axis))
+        return output
+
+    def _states(self) -> Iterator[State]:
+        """Yield the states that stay where they are: nothing of them is on other ranks."""
+        own = {state.output: state for state in self.whole.states}
+        for output, fed in self.analysis.states.items():
+            tensors = self.analysis.tensors[output], self.analysis.tensors[fed]
+            is_cut = any(self.layout.holds(axis) for tensor in tensors for axis in tensor.axes)
+            if output in own:
+                made, read = own[output].local_output, own[output].local_input
+            elif is_cut and self.layout.size > 1:
+                continue
+            else:
+                made, read = output, fed
+            made, read = self.names.get(made, made), self.names.get(read, read)
+            whole = {self.names.get(fed, fed), read}
+            stages = {
+                stage
+                for node, stage in zip(self.nodes, self.stage_of, strict=True)
+                if not whole.isdisjoint(references(node))
+            }
+            if stages != {self._source(made)} or not self._stays_in_its_rows(output, fed):
+                continue
+            is_here = stages == {self.at.pp} and not self.is_idle
+            yield State(output, fed, *((made, read) if is_here else ("", "")))
+
+    def _stays_in_its_rows(self, output: str, fed: str) -> bool:
+        if self.batch is None:
+            return True
+        given, taken = self.batch.outputs.get(output), self.batch.inputs.get(fed)
+        return given == taken and fed not in self._counted
+
+    def _count(self, op_type: str, name: str, size: int) -> None:
+        tensor = self.analysis.tensors[name]
+        is_state = name in self.analysis.states
+        nbytes = usual_bytes(self.analysis, tensor) if tensor.data_type else 0
+        self.part.given.append(Transfer(op_type, nbytes, size, is_state))
+
+    def _count_if_here(self, transfer: Transfer, site: int) -> None:
+        if site in self._sites:
+            self.part.moved.append(transfer)
+
+    @cached_property
+    def _sites(self) -> set[int]:
+        return {self.whole.origins[k] for k in self._kept}
+
+    def _pruned(self) -> Part:
+        """Return the part without what no node reads."""
+        used = {name for node in self.part.nodes for name in references(node)}
+        self.part.value_info |= {
+            self.names.get(name, name): renamed_value(value, self.names)
+            for name, value in self.whole.value_info.items()
+            if self.names.get(name, name) in used
+        }
+        self.part.constants = {k: v for k, v in self.part.constants.items() if k in used}
+        return self.part.pruned(set(self.outputs))
+
+    def constant(self, array: npt.NDArray[Any]) -> str:
+        name = self._free(f"{self._base}/constant")
+        self.part.constants[name] = Weight.from_array(name, array)
+        return name
+
+    def node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
+        output = self._free(f"{self._base}/{op_type}")
+        node = helper.make_node(op_type, inputs, [output], output, **attributes)
+        self.part.nodes.append(node)
+        return output
+
+    def all_gather(self, name: str, dim: int) -> str:
+        output = self._free(f"{self._base}/gathered")
+        self._communicate("AllGather", [name], output, "dp", dim=dim)
+        return output
+
+    def _communicate(
+        self, op_type: str, inputs: Sequence[str], output: str | None, axis: str, **attributes: Any
+    ) -> None:
+        named = output or f"{inputs[0]}.{inputs[1]}"
+        node = helper.make_node(
+            op_type, inputs, [output] if output else [], f"{op_type}/{named}", domain=DOMAIN,
+            axis_name=axis, **attributes,
+        )  # fmt: skip
+        self.part.nodes.append(node)
+
+    def _rename(self, old: str, new: str) -> None:
+        """Let the newest node make a tensor of that name."""
+        node = self.part.nodes[-1]
+        assert list(node.output) == [old]
+        node.output[0] = new
+
+    def _free(self, name: str) -> str:
+        """Return a name that nothing has yet: this one, or with a number behind it."""
+        numbered = (f"{name}.{count}" for count in itertools.count(2))
+        free = next(n for n in itertools.chain([name], numbered) if n not in self._taken)
+        self._taken.add(free)
+        return free
+
+
+def renamed_value(value: ValueInfoProto, names: Mapping[str, str]) -> ValueInfoProto:
+    changed = ValueInfoProto()
+    changed.CopyFrom(value)
+    changed.name = names.get(value.name, value.name)
+    return changed

@@ -1,0 +1,177 @@
+"""Stages of a pipeline: which nodes run where.
+
+The nodes that depend on what is fed are cut, in their order, so that no stage takes longer than it
+need (line.py). Memory is a limit. What is made of weights and sizes alone belongs to no stage:
+each makes what it needs of it.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+
+from ..errors import MemoryLimitError, MeshError
+from ..nodes import draws, references
+from .analysis import Analysis, usual_bytes
+from .layout import Layout
+from .line import Line, cut, least_weight
+from .machine import Machine, Transfer
+from .partition import Part
+from .relayout import MOVABLE
+from .search import Terms, limits
+from .site import Tensor
+from .workload import local_work, share, work
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stage of every site; None for what each stage makes that needs it."""
+
+    of: tuple[int | None, ...]
+    count: int = 1
+
+
+def one_stage(analysis: Analysis) -> Stages:
+    """Return a pipeline of a single stage."""
+    return Stages((0,) * len(analysis.sites))
+
+
+def balanced(
+    analysis: Analysis,
+    layout: Layout,
+    part: Part,
+    count: int,
+    terms: Terms,
+) -> Stages:
+    """Cut a graph into stages, given the first rank's part of all of it.
+
+    Raises MeshError where stages would have no nodes or hold more than they may.
+    """
+    if count == 1:
+        return one_stage(analysis)
+    placed = _placed(analysis)
+    line = _line(analysis, layout, part, placed, terms.machine)
+    most = limits(terms.memory, count)
+    ends = cut(line, most) if line.count >= count else None
+    if ends is None:
+        _refuse(line, most)
+    number = {site: bisect_right(ends, place) for place, site in enumerate(placed)}
+    return Stages(tuple(number.get(site) for site in range(len(analysis.sites))), count)
+
+
+def _refuse(line: Line, most: Sequence[float]) -> NoReturn:
+    """Say why a line cannot be cut."""
+    count, free = len(most), sum(cost < math.inf for cost in line.costs[1:])
+    if free < count:
+        why = f"the graph has {line.count} nodes that depend on what is fed"
+        if free < line.count:
+            why += f", and at {line.count - free} of them what is alive cannot be sent"
+        advice = f"pp={free} would do" if free > 1 else "leave pp out"
+        raise MeshError(f"expected at most {free} stages, got {count}: {why}; {advice}")
+    given = " and ".join(f"{limit:,.0f}" for limit in dict.fromkeys(most))
+    raise MemoryLimitError(
+        f"expected weights of at most {given} bytes on each rank, but of {count} stages the "
+        f"heaviest holds {least_weight(line, count):,} at the least; give it more memory or more "
+        "ranks"
+    )
+
+
+def _placed(analysis: Analysis) -> list[int]:
+    """Return the numbers of the sites that depend on what is fed, beyond its sizes.
+
+    A state is on one stage alone, so its size is found there.
+    """
+    inputs = {value.name for value in analysis.graph.inputs} - set(analysis.states.values())
+    free, placed = set(analysis.graph.weights), list[int]()
+    for number, site in enumerate(analysis.sites):
+        reads = set(references(site.node))
+        has_sizes_only = all(out is None or out.values is not None for out in site.outputs)
+        is_free = reads <= free or (has_sizes_only and reads <= free | inputs)
+        if is_free and not draws(site.node):
+            free.update(site.node.output)
+        else:
+            placed.append(number)
+    return placed
+
+
+def _line(
+    analysis: Analysis, layout: Layout, part: Part, placed: Sequence[int], machine: Machine
+) -> Line:
+    place = {site: k for k, site in enumerate(placed)}
+    seconds = site_seconds(analysis, layout, part, machine)
+    weights = {name: held.nbytes for name, held in part.held.items()}
+    weights |= {name: weight.nbytes for name, weight in part.constants.items()}
+    needs = {name: frozenset([name]) for name in weights}
+    parts = [frozenset[str]()] * len(placed)
+    made, read = dict[str, int](), dict[str, int]()
+    for node, origin in zip(part.nodes, part.origins, strict=True):
+        reads = list(references(node))
+        used = frozenset[str]().union(*(needs.get(name, ()) for name in reads))
+        if origin not in place:
+            needs |= dict.fromkeys(node.output, used)
+            continue
+        here = place[origin]
+        parts[here] |= used
+        made |= dict.fromkeys(node.output, here)
+        read |= {name: max(here, read.get(name, 0)) for name in reads}
+    return Line(
+        tuple(seconds[site] for site in placed),
+        tuple(parts),
+        weights,
+        _costs(analysis, layout, part, machine, made, read, len(placed)),
+    )
+
+
+def _costs(
+    analysis: Analysis,
+    layout: Layout,
+    part: Part,
+    machine: Machine,
+    made: dict[str, int],
+    read: dict[str, int],
+    count: int,
+) -> tuple[float, ...]:
+    """Return what it costs to cut before each place: to send what is read after it."""
+    more, barred = np.zeros(count + 2), np.zeros(count + 2, int)
+    for name, first in made.items():
+        last = read.get(name, first)
+        if last == first:
+            continue
+        tensor = analysis.tensors.get(part.forms.get(name, ""))
+        if tensor is None or tensor.data_type not in MOVABLE:
+            barred[first + 1] += 1
+            barred[last + 1] -= 1
+        else:
+            message = Transfer("Send", form_bytes(analysis, layout, name, tensor), 2)
+            seconds = machine.moving([message], analysis.steps)
+            more[first + 1] += seconds
+            more[last + 1] -= seconds
+    costs = np.where(np.cumsum(barred) > 0, math.inf, np.cumsum(more))
+    return (0.0, *costs[1:count].tolist(), 0.0)
+
+
+def form_bytes(analysis: Analysis, layout: Layout, name: str, tensor: Tensor) -> int:
+    """Return the bytes of what a rank has of a tensor under a name, at the usual sizes."""
+    part = 1.0 if name == tensor.name else share(tensor, layout, 0)
+    return round(usual_bytes(analysis, tensor) * part)
+
+
+def site_seconds(
+    analysis: Analysis, layout: Layout, part: Part, machine: Machine, rows: float = 1.0
+) -> list[float]:
+    """Return the predicted seconds of each site on the first rank, collectives included.
+
+    `rows` is its part of the batch.
+    """
+    found = []
+    for site in analysis.sites:
+        own = local_work(analysis, site, work(analysis, site), layout, 0)
+        found.append(machine.computing(own.of_rows(rows), analysis.steps))
+    for transfer, number in zip(part.moved, part.moved_for, strict=True):
+        found[number] += machine.moving([transfer], analysis.steps)
+    return found
