@@ -233,7 +233,7 @@ class InferenceSession:
         """
         cut = {s.input for s in self._states if s.local_input not in ("", s.input)}
         whole = [value for value in self._inputs if value.name in cut]
-        return all(
+        return bool(whole) and all(
             value.name in feeds
             and fits(feeds[value.name], value)
             and self._has_all_rows(value.name, feeds)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 SLACK = 0.04
 """The longest run may be so much longer than it need if its cuts are cheaper for it."""
 
-HALVINGS = 40
+HALVINGS = 30
 """Of the interval in which the length of the longest run lies, or the weight of the heaviest."""
 
 Flags = npt.NDArray[np.bool_]

@@ -131,12 +131,21 @@ class _Placement:
     @cached_property
     def _sent(self) -> dict[str, list[int]]:
         """The stages that each tensor is sent to, in the order in which tensors are made."""
-        stages: dict[str, set[int]] = {}
+        found = dict[str, list[int]]()
+        for name in self.maker:
+            source, readers = self._source(name), self._readers.get(name, set())
+            if source is not None and not readers <= {source}:
+                found[name] = sorted(s for s in readers if s not in (None, source))
+        return found
+
+    @cached_property
+    def _readers(self) -> dict[str, set[int | None]]:
+        """The stages that read a name; None among them for what each makes that needs it."""
+        found: dict[str, set[int | None]] = {}
         for node, stage in zip(self.nodes, self.stage_of, strict=True):
             for name in references(node):
-                if stage is not None and self._source(name) not in (None, stage):
-                    stages.setdefault(name, set()).add(stage)
-        return {name: sorted(stages[name]) for name in self.maker if name in stages}
+                found.setdefault(name, set()).add(stage)
+        return found
 
     @cached_property
     def _tags(self) -> dict[str, int]:
@@ -246,12 +255,9 @@ class _Placement:
             else:
                 made, read = output, fed
             made, read = self.names.get(made, made), self.names.get(read, read)
-            whole = {self.names.get(fed, fed), read}
-            stages = {
-                stage
-                for node, stage in zip(self.nodes, self.stage_of, strict=True)
-                if not whole.isdisjoint(references(node))
-            }
+            none = set[int | None]()
+            stages = self._readers.get(self.names.get(fed, fed), none)
+            stages = stages | self._readers.get(read, none)
             if stages != {self._source(made)} or not self._stays_in_its_rows(output, fed):
                 continue
             is_here = stages == {self.at.pp} and not self.is_idle
