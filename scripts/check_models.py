@@ -14,7 +14,8 @@ differs. A line per model and mesh:
 
 and below it what is to be known, and the operators that every rank of tp computes whole although
 something in them is sharded, or could be, with the reason. With --steps N, how many of N greedy
-tokens are not onnxruntime's where a cache stays on its ranks. scripts/make_models.py writes models for this.
+tokens are not onnxruntime's where a cache stays on its ranks. scripts/make_models.py writes models
+for this.
 """
 
 from __future__ import annotations

@@ -8,14 +8,11 @@ rows of all replicas are gathered, and the stage that has made an output sends i
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from onnx import NodeProto, ValueInfoProto, helper
 
 from ..errors import MeshError
@@ -23,9 +20,9 @@ from ..mesh import Mesh
 from ..nodes import references, renamed
 from ..opset import DOMAIN
 from ..states import State
-from ..weights import Weight
 from .analysis import Analysis, usual_bytes
 from .batch import Batch
+from .draft import Draft
 from .layout import Layout
 from .machine import Transfer
 from .partition import Part
@@ -67,9 +64,8 @@ class _Placement:
         )  # fmt: skip
         self.stage_of = [stages.of[origin] for origin in part.origins]
         self.is_idle = mesh.dp > 1 and batch is None and self.at.dp > 0
-        self._taken = {name for node in part.nodes for name in (*references(node), *node.output)}
-        self._taken |= set(analysis.tensors) | set(part.constants)
-        self._base = ""
+        taken = {name for node in part.nodes for name in (*references(node), *node.output)}
+        self.draft = Draft(self.part, taken | set(analysis.tensors) | set(part.constants))
         self.outputs = {value.name: value for value in analysis.graph.outputs}
         self.names = self._renamings()
         self.nodes = [self._own(node) for node in part.nodes]
@@ -79,13 +75,13 @@ class _Placement:
         """Name what is not yet, or no more, what inputs and outputs of the graph are called."""
         makers = {n: k for k, node in enumerate(self.whole.nodes) for n in node.output if n}
         names = dict[str, str]()
-        for name in self.outputs:
-            is_sent = name in makers and self.stage_of[makers[name]] is not None
-            is_gathered = self.mesh.dp > 1 and (self.batch is None or name in self.batch.outputs)
-            if is_sent and (self.mesh.pp > 1 or is_gathered):
-                names[name] = self._free(f"{name}/made")
+        for name in filter(makers.__contains__, self.outputs):
+            is_of_stage = self.stage_of[makers[name]] is not None
+            is_split = self.batch is not None and name in self.batch.outputs
+            if is_split or (is_of_stage and (self.mesh.pp > 1 or self.batch is None)):
+                names[name] = self.draft.free(f"{name}/made")
         for name in self.batch.inputs if self.batch else ():
-            names[name] = self._free(f"{name}/rows")
+            names[name] = self.draft.free(f"{name}/rows")
         return names
 
     def _own(self, node: NodeProto) -> NodeProto:
@@ -118,7 +114,7 @@ class _Placement:
     def _kept(self) -> list[int]:
         """The nodes of this rank: those of its stage, and what they need of those of none."""
         is_mine = [stage == self.at.pp and not self.is_idle for stage in self.stage_of]
-        needed = set(self.outputs)
+        needed = {self.names.get(name, name) for name in self.outputs}
         kept = list[int]()
         for k in reversed(range(len(self.nodes))):
             node = self.nodes[k]
@@ -171,8 +167,8 @@ class _Placement:
 
     def _receive_one(self, name: str, source: int) -> None:
         tensor = self.analysis.tensors[self._forms[name]]
-        self._communicate(
-            "Recv", [self.constant(np.array(source))], name, "pp",
+        self.draft.communicate(
+            "Recv", [self.draft.constant(np.array(source))], name, "pp",
             dtype=tensor.data_type, tag=self._tags[name],
         )  # fmt: skip
         if tensor.has_shape:
@@ -183,8 +179,8 @@ class _Placement:
     def _send(self, node: NodeProto) -> None:
         for name in node.output:
             for stage in self._sent.get(name, ()) if self._source(name) == self.at.pp else ():
-                where = self.constant(np.array(stage))
-                self._communicate("Send", [name, where], None, "pp", tag=self._tags[name])
+                where = self.draft.constant(np.array(stage))
+                self.draft.communicate("Send", [name, where], None, "pp", tag=self._tags[name])
                 tensor = self.analysis.tensors[self._forms[name]]
                 form = tensor.name if self.names.get(tensor.name) == name else name
                 nbytes = form_bytes(self.analysis, self.layout, form, tensor)
@@ -197,11 +193,11 @@ class _Placement:
         for name, dim in inputs.items():
             is_counted = name in self._counted
             if self.names[name] in used or is_counted:
-                self._base = name
-                rows = count_rows(self, name, dim, self.at.dp, self.mesh.dp)
+                self.draft.base = name
+                rows = count_rows(self.draft, name, dim, self.at.dp, self.mesh.dp)
                 found += [rows] * is_counted
                 if self.names[name] in used:
-                    self._rename(take_rows(self, name, dim, rows), self.names[name])
+                    self.draft.rename(take_rows(self.draft, name, dim, rows), self.names[name])
         return found
 
     @cached_property
@@ -215,18 +211,17 @@ class _Placement:
         """Give an output to all ranks, if it does not come about on each of them."""
         if name not in self.names or name not in self.outputs:
             return
-        self._base, made = name, self.names[name]
+        self.draft.base, made = name, self.names[name]
         stage = self.stage_of[self.maker[made]]
-        is_here = stage == self.at.pp
-        if is_here and self.batch is not None and name in self.batch.outputs and self.mesh.dp > 1:
-            made = give_rows(self, made, self.batch.outputs[name], rows)
+        is_here = stage in (None, self.at.pp)
+        if is_here and self.batch is not None and name in self.batch.outputs:
+            made = give_rows(self.draft, made, self.batch.outputs[name], rows)
             self._count("AllGather", name, self.mesh.dp)
-        elif is_here and self.mesh.dp > 1 and self.batch is None:
+        elif is_here and self.batch is None and self.mesh.dp > 1:
             made = self._broadcast("" if self.is_idle else made, name, 0, "dp")
-        if self.mesh.pp > 1:
-            assert stage is not None
+        if self.mesh.pp > 1 and stage is not None:
             made = self._broadcast(made if is_here else "", name, stage, "pp")
-        self._rename(made, name)
+        self.draft.rename(made, name)
 
     def _broadcast(self, operand: str, name: str, root: int, axis: str) -> str:
         kind = self.analysis.tensors[name].data_type
@@ -237,8 +232,8 @@ class _Placement:
                 "numbers; run the model with tp alone"
             )
         own = {"dtype": kind} if not operand else {}
-        output = self._free(f"{name}/{axis}")
-        self._communicate("Broadcast", [operand], output, axis, root=root, **own)
+        output = self.draft.free(f"{name}/{axis}")
+        self.draft.communicate("Broadcast", [operand], output, axis, root=root, **own)
         self._count("Broadcast", name, getattr(self.mesh, axis))
         return output
 
@@ -293,45 +288,6 @@ class _Placement:
         }
         self.part.constants = {k: v for k, v in self.part.constants.items() if k in used}
         return self.part.pruned(set(self.outputs))
-
-    def constant(self, array: npt.NDArray[Any]) -> str:
-        name = self._free(f"{self._base}/constant")
-        self.part.constants[name] = Weight.from_array(name, array)
-        return name
-
-    def node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
-        output = self._free(f"{self._base}/{op_type}")
-        node = helper.make_node(op_type, inputs, [output], output, **attributes)
-        self.part.nodes.append(node)
-        return output
-
-    def all_gather(self, name: str, dim: int) -> str:
-        output = self._free(f"{self._base}/gathered")
-        self._communicate("AllGather", [name], output, "dp", dim=dim)
-        return output
-
-    def _communicate(
-        self, op_type: str, inputs: Sequence[str], output: str | None, axis: str, **attributes: Any
-    ) -> None:
-        named = output or f"{inputs[0]}.{inputs[1]}"
-        node = helper.make_node(
-            op_type, inputs, [output] if output else [], f"{op_type}/{named}", domain=DOMAIN,
-            axis_name=axis, **attributes,
-        )  # fmt: skip
-        self.part.nodes.append(node)
-
-    def _rename(self, old: str, new: str) -> None:
-        """Let the newest node make a tensor of that name."""
-        node = self.part.nodes[-1]
-        assert list(node.output) == [old]
-        node.output[0] = new
-
-    def _free(self, name: str) -> str:
-        """Return a name that nothing has yet: this one, or with a number behind it."""
-        numbered = (f"{name}.{count}" for count in itertools.count(2))
-        free = next(n for n in itertools.chain([name], numbered) if n not in self._taken)
-        self._taken.add(free)
-        return free
 
 
 def renamed_value(value: ValueInfoProto, names: Mapping[str, str]) -> ValueInfoProto:

@@ -13,7 +13,7 @@ from ..mesh import Mesh, meshes
 from ..nodes import attribute, label
 from ..opset import DOMAIN
 from .analysis import Analysis, analyse
-from .batch import Found, asked_batch, find_batch
+from .batch import Found, asked_batch, find_batch, with_open_batch
 from .heads import choose_by_head
 from .partition import Part, partition
 from .placement import place
@@ -166,17 +166,19 @@ def best(analysis: Analysis, ranks: int, terms: Terms | None = None) -> Sharding
 
 
 def _planned(analysis: Analysis, mesh: Mesh, terms: Terms, needs_work: bool = True) -> Sharding:
+    found = NONE
+    if mesh.dp > 1:
+        found = _batch(analysis, terms.batch_dim)
+        analysis = analysis if found.batch is None else with_open_batch(analysis, found.batch)
     own = terms if mesh.pp == 1 else replace(terms, memory=None)
     analysis, choice = choose_by_head(analysis, mesh.tp, own)
     if mesh.tp > 1 and needs_work and not choice.chosen:
         raise NothingToShard(_why_nothing(analysis, mesh))
-    sharding = Sharding(analysis, mesh, choice, terms)
-    if mesh.pp > 1:
-        stages = balanced(analysis, choice.layout, sharding.row(0), mesh.pp, terms)
-        sharding = replace(sharding, stages=stages)
-    if mesh.dp > 1:
-        sharding = replace(sharding, batch=_batch(analysis, terms.batch_dim))
-    return sharding
+    sharding = Sharding(analysis, mesh, choice, terms, batch=found)
+    if mesh.pp == 1:
+        return sharding
+    stages = balanced(analysis, choice.layout, sharding.row(0), mesh.pp, terms)
+    return replace(sharding, stages=stages)
 
 
 def _batch(analysis: Analysis, asked: str | None) -> Found:
