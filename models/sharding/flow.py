@@ -193,6 +193,9 @@ class Flow:
             return False  # a replica may have one row, and it would lose that dim
         if op == "Slice" and self._may_end(site):
             return False
+        fixed = [t for t, kind in zip(site.inputs, kinds, strict=False) if t and kind is SAME]
+        if any(not self.atoms.isdisjoint(tensor.atoms) for tensor in fixed):
+            return False  # a weight has as many rows as the whole batch
         summed = {atom for entry in site.contracted for atom in atoms(entry.axis)}
         return self.atoms.isdisjoint(site.whole_atoms | summed)
 
