@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -142,15 +142,15 @@ class InferenceSession:
     def _local_signature(self, types: Mapping[str, TypeProto]) -> list[Value]:
         """Describe what run_local is fed: of each state, this rank's part."""
         kept = {s.input: types[s.local_input] for s in self._states if s.local_input}
-        absent = {state.input for state in self._states if not state.local_input}
-        return [
-            signature([ValueInfoProto(name=value.name)], kept)[0]
-            if value.name in kept
-            else value._replace(shape=[])
-            if value.name in absent
-            else value
+        return self._unless_absent(
+            signature([ValueInfoProto(name=value.name)], kept)[0] if value.name in kept else value
             for value in self._inputs
-        ]
+        )
+
+    def _unless_absent(self, inputs: Iterable[Value]) -> list[Value]:
+        """Let states of which this rank has no part be of any shape."""
+        absent = {state.input for state in self._states if not state.local_input}
+        return [value._replace(shape=[]) if value.name in absent else value for value in inputs]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -207,7 +207,7 @@ class InferenceSession:
         made = {state.output: state.local_output for state in self._states}
         wanted = [made.get(name, name) for name in names]
         if self._are_whole(input_feed):
-            feeds = check_feeds(input_feed, self._inputs)
+            feeds = check_feeds(input_feed, self._unless_absent(self._inputs))
         else:
             fed = {state.input: state.local_input for state in self._states}
             checked = check_feeds(input_feed, self._local_inputs)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from .machine import Machine, Transfer
 from .partition import Part
 from .relayout import MOVABLE
 from .search import Terms, limits
-from .site import Tensor
+from .site import Site, Tensor
 from .workload import local_work, share, work
 
 
@@ -82,21 +82,39 @@ def _refuse(line: Line, most: Sequence[float]) -> NoReturn:
 
 
 def _placed(analysis: Analysis) -> list[int]:
-    """Return the numbers of the sites that depend on what is fed, beyond its sizes.
+    """Return the numbers of the sites that depend on what is fed, in an order to cut.
 
-    A state is on one stage alone, so its size is found there.
+    It is that of the graph, but for arithmetic on sizes, which comes where it is first needed:
+    exporters write that of all layers first. Sizes of inputs are found on every stage; a state is
+    on one alone, and its size too.
     """
     inputs = {value.name for value in analysis.graph.inputs} - set(analysis.states.values())
-    free, placed = set(analysis.graph.weights), list[int]()
+    free, placed, waiting = set(analysis.graph.weights), list[int](), dict[str, int]()
     for number, site in enumerate(analysis.sites):
         reads = set(references(site.node))
-        has_sizes_only = all(out is None or out.values is not None for out in site.outputs)
-        is_free = reads <= free or (has_sizes_only and reads <= free | inputs)
+        has_sizes = all(out is None or out.values is not None for out in site.outputs)
+        is_free = reads <= free or (has_sizes and reads <= free | inputs)
         if is_free and not draws(site.node):
             free.update(site.node.output)
+        elif has_sizes:
+            waiting |= dict.fromkeys(filter(None, site.node.output), number)
         else:
-            placed.append(number)
-    return placed
+            placed += [*_called(analysis, site, waiting), number]
+    return [*placed, *sorted(set(waiting.values()))]
+
+
+def _called(analysis: Analysis, site: Site, waiting: dict[str, int]) -> list[int]:
+    """Take from those that wait the sites that one depends on, and return them in order."""
+    todo, found = list(references(site.node)), set[int]()
+    while todo:
+        number = waiting.pop(todo.pop(), None)
+        if number is not None and number not in found:
+            found.add(number)
+            todo += references(analysis.sites[number].node)
+    for number in found:
+        for name in analysis.sites[number].node.output:
+            waiting.pop(name, None)
+    return sorted(found)
 
 
 def _line(
@@ -108,7 +126,7 @@ def _line(
     weights |= {name: weight.nbytes for name, weight in part.constants.items()}
     needs = {name: frozenset([name]) for name in weights}
     parts = [frozenset[str]()] * len(placed)
-    made, read = dict[str, int](), dict[str, int]()
+    made, read = dict[str, int](), dict[str, tuple[int, int]]()
     for node, origin in zip(part.nodes, part.origins, strict=True):
         reads = list(references(node))
         used = frozenset[str]().union(*(needs.get(name, ()) for name in reads))
@@ -118,41 +136,63 @@ def _line(
         here = place[origin]
         parts[here] |= used
         made |= dict.fromkeys(node.output, here)
-        read |= {name: max(here, read.get(name, 0)) for name in reads}
+        for name in reads:
+            first, last = read.get(name, (here, here))
+            read[name] = min(first, here), max(last, here)
     return Line(
         tuple(seconds[site] for site in placed),
         tuple(parts),
         weights,
-        _costs(analysis, layout, part, machine, made, read, len(placed)),
+        _costs(_spans(analysis, layout, part, machine, made, read), len(placed)),
     )
 
 
-def _costs(
-    analysis: Analysis,
-    layout: Layout,
-    part: Part,
-    machine: Machine,
-    made: dict[str, int],
-    read: dict[str, int],
-    count: int,
-) -> tuple[float, ...]:
-    """Return what it costs to cut before each place: to send what is read after it."""
+class Span(NamedTuple):
+    """Places between which a cut costs something."""
+
+    first: int
+    last: int
+    seconds: float
+    """infinite where there can be no cut"""
+
+
+def _costs(spans: Iterable[Span], count: int) -> tuple[float, ...]:
+    """Return what it costs to cut before each place."""
     more, barred = np.zeros(count + 2), np.zeros(count + 2, int)
-    for name, first in made.items():
-        last = read.get(name, first)
-        if last == first:
-            continue
-        tensor = analysis.tensors.get(part.forms.get(name, ""))
-        if tensor is None or tensor.data_type not in MOVABLE:
-            barred[first + 1] += 1
-            barred[last + 1] -= 1
-        else:
-            message = Transfer("Send", form_bytes(analysis, layout, name, tensor), 2)
-            seconds = machine.moving([message], analysis.steps)
-            more[first + 1] += seconds
-            more[last + 1] -= seconds
+    for first, last, seconds in spans:
+        if first < last:
+            total, step = (more, seconds) if seconds < math.inf else (barred, 1)
+            total[first + 1] += step
+            total[last + 1] -= step
     costs = np.where(np.cumsum(barred) > 0, math.inf, np.cumsum(more))
     return (0.0, *costs[1:count].tolist(), 0.0)
+
+
+def _spans(
+    analysis: Analysis, layout: Layout, part: Part, machine: Machine, made: Mapping[str, int],
+    read: Mapping[str, tuple[int, int]],
+) -> Iterator[Span]:  # fmt: skip
+    """Yield from where to where tensors are needed, and states are made and read.
+
+    A tensor is sent over a cut. A state on both sides of one goes to all ranks in every step.
+    """
+    for name, first in made.items():
+        last = read[name][1] if name in read else first
+        tensor = analysis.tensors.get(part.forms.get(name, ""))
+        seconds = math.inf
+        if tensor is not None and tensor.data_type in MOVABLE:
+            message = Transfer("Send", form_bytes(analysis, layout, name, tensor), 2)
+            seconds = machine.moving([message], analysis.steps)
+        yield Span(first, last, seconds)
+    forms = dict[str, list[str]]()
+    for form, name in part.forms.items():
+        forms.setdefault(name, []).append(form)
+    for output, fed in analysis.states.items():
+        places = [made[form] for form in forms.get(output, ()) if form in made]
+        places += [p for form in {fed, *forms.get(fed, ())} for p in read.get(form, ())]
+        whole = Transfer("Broadcast", usual_bytes(analysis, analysis.tensors[output]), 2)
+        seconds = (1 + analysis.steps) * machine.moving([whole])
+        yield Span(min(places, default=0), max(places, default=0), seconds)
 
 
 def form_bytes(analysis: Analysis, layout: Layout, name: str, tensor: Tensor) -> int:
