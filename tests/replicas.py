@@ -43,7 +43,8 @@ PASSING = {
           n = Shape <start=0, end=1> (x)
           t = Concat <axis=0> (n, one)
           e = Expand(row, t)
-          y = Add(x, e)
+          a = Add(x, e)
+          y = Relu(a)
           t2 = Concat <axis=0> (n, two)
           z = ConstantOfShape(t2)
         }""",
@@ -142,6 +143,13 @@ HELD = {
     "numbers that are drawn": (
         "(float[b,8] x) => (float[b,8] y) { r = RandomNormalLike(x) \n y = Mul(r, zero) }",
         {"zero": np.float32(0)},
+    ),
+    "numbers that are drawn of a fixed size": (
+        """(float[b,8] x) => (float[b,8] y) {
+          r = RandomNormal <shape=[1,8]> ()
+          y = Add(r, x)
+        }""",
+        {},
     ),
     "the largest of all": (
         "(float[b,8] x) => (float[b,8] y) { m = ReduceMax(x) \n y = Div(x, m) }",

@@ -196,8 +196,7 @@ class Flow:
         fixed = [t for t, kind in zip(site.inputs, kinds, strict=False) if t and kind is SAME]
         if any(not self.atoms.isdisjoint(tensor.atoms) for tensor in fixed):
             return False  # a weight has as many rows as the whole batch
-        summed = {atom for entry in site.contracted for atom in atoms(entry.axis)}
-        return self.atoms.isdisjoint(site.whole_atoms | summed)
+        return self.atoms.isdisjoint(site.whole_atoms)
 
     def _may_end(self, site: Site) -> bool:
         """Say whether a slice may end within a batch that is long enough."""

@@ -29,6 +29,7 @@ from .partition import Part
 from .relayout import MOVABLE
 from .rows import Rows, count_rows, give_rows, take_rows
 from .stages import Stages, form_bytes
+from .stand_in import with_stand_ins
 
 
 def place(
@@ -68,7 +69,8 @@ class _Placement:
         self.draft = Draft(self.part, taken | set(analysis.tensors) | set(part.constants))
         self.outputs = {value.name: value for value in analysis.graph.outputs}
         self.names = self._renamings()
-        self.nodes = [self._own(node) for node in part.nodes]
+        nodes = with_stand_ins(analysis, layout, part, self.stage_of)
+        self.nodes = [self._own(node) for node in nodes]
         self.maker = {name: k for k, node in enumerate(self.nodes) for name in node.output if name}
 
     def _renamings(self) -> dict[str, str]:
