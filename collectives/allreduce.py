@@ -10,15 +10,18 @@ from __future__ import annotations
 import functools
 import itertools
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import whole
 from .blocks import Offsets, even
+from .control import Topic, topic
 from .pace import STRIDES, Stride
 from .reduction import Reduction
-from .shared import CHUNK, Shared, Topic, topic
+from .shared import CHUNK, Shared
 
 Array = NDArray[Any]
 
@@ -34,8 +37,8 @@ def described(name: str, op: str, dtype: np.dtype[Any], shape: tuple[int, ...]) 
 async def one_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduction) -> None:
     """Everyone copies all in, and combines what all have, in the order of ranks.
 
-    x and out are flat and alike, and may be one array. For p ranks and n bytes: n stored for
-    others, (p - 1) n loaded from them.
+    x and out are flat and alike, and may be one array. A function of the caller's must get them in
+    one chunk. For p ranks and n bytes: n stored for others, (p - 1) n loaded from them.
     """
     shared.transport.bytes_sent += x.nbytes
     length = chunk(x.size, x.itemsize)
@@ -43,7 +46,15 @@ async def one_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduc
         operands = shared.viewed(x.dtype, mine.size, shared.room(mine.nbytes))
         operands[shared.rank][...] = mine
         await shared.announced(shared.announce(what), CALL)
+        if not how.commutative:  # the caller's function may write into what others still read
+            operands = [operand.copy() for operand in operands]
         shared.quiet.run(how.many, operands, into)
+
+
+def on_whole(how: Reduction, shape: tuple[int, ...], nbytes: int) -> Reduction:
+    """A function of the caller's on arrays of this shape, for flat ones, of one chunk."""
+    function = whole(how.function, lambda flat: flat.reshape(shape))
+    return replace(how, function=function, tile=nbytes)
 
 
 async def two_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduction) -> None:
@@ -124,8 +135,8 @@ async def viewed(shared: Shared, what: Topic, x: Array, how: Reduction) -> Array
     """
     shared.transport.bytes_sent += x.nbytes
     if not shared.place(x):
-        x = shared.copied(x)
-    slot, place = shared.vacancy(x.nbytes) if shared.rank == 0 else (0, 0)
+        x = shared.arena.copied(x)
+    slot, place = shared.results.vacancy(x.nbytes) if shared.rank == 0 else (0, 0)
     word = shared.announce(what, (shared.place(x), place, slot))
     await shared.announced(word, CALL)
     told = shared.places(word)
@@ -133,7 +144,7 @@ async def viewed(shared: Shared, what: Topic, x: Array, how: Reduction) -> Array
     if not place:
         return None
     rank, count, dtype = shared.rank, x.size, x.dtype
-    result = shared.held(slot, place, x.nbytes).view(dtype)
+    result = shared.results.held(slot, place, x.nbytes).view(dtype)
     a, b = even(count, shared.size)[rank : rank + 2]
     operands = [shared.at(q, told[q][0], dtype, count)[a:b] for q in range(shared.size)]
     shared.quiet.run(how.many, operands, result[a:b])

@@ -89,6 +89,15 @@ class Arena:
         weakref.finalize(owner, self.returned.append, piece).atexit = False
         return owner
 
+    def copied(self, x: Array) -> Array:
+        """A copy of an array in the segment."""
+        found = self.empty(x.nbytes)
+        if found is None:
+            raise MemoryError(f"expected room for {x.nbytes} bytes of shared memory, got none")
+        copy: Array = found.view(x.dtype)
+        copy[...] = x
+        return copy
+
     def place(self, x: Array) -> int:
         """Where an array begins in the segment, which is never 0; 0 if it lies elsewhere."""
         offset: int = x.__array_interface__["data"][0] - self.address

@@ -19,6 +19,8 @@ from .tuned import Tuned
 # allreduce through shared memory: from where it pays that every rank combines a slice only.
 TWO_SHOT_FROM_AT_2_RANKS = 1 << 20
 TWO_SHOT_FROM = 256 << 10
+# For a function of whole arrays, which one_shot calls p - 1 times on every rank.
+WHOLE_UP_TO = 512 << 10
 # What is only moved: MPI copies a long message once, where it may read the sender's memory.
 DIRECT_BELOW = 8 << 20
 # allreduce by messages.
@@ -46,6 +48,24 @@ class Setting(NamedTuple):
         """Whether ranks share memory, and an element for each of them is no more than a chunk."""
         return self.shares_memory and dtype.itemsize * self.size <= CHUNK
 
+    def obstacle(
+        self, name: str, nbytes: int, dtype: np.dtype[Any], op: Reduction | None
+    ) -> str | None:
+        """Why a call cannot go through shared memory by this algorithm; None if it can.
+
+        All take pieces of arrays, but that one_shot has the whole where it is one chunk.
+        """
+        if not self.shares_memory:
+            return "the ranks share no memory"
+        if not self.lends(dtype):
+            return f"one element of {dtype} has {dtype.itemsize} B"
+        if op is not None and not op.commutative:
+            if name != "one_shot":
+                return f"{op.name} takes whole arrays, in the order of ranks"
+            if not 0 < nbytes <= CHUNK:
+                return f"{op.name} takes whole arrays, and one_shot has {CHUNK} B at a time"
+        return None
+
 
 class Choice(NamedTuple):
     """An algorithm, and why."""
@@ -69,13 +89,16 @@ def automatic(
     if setting.table is not None:
         placement = "node" if setting.has_one_node else "nodes"
         name = setting.table.find(collective, nbytes, setting.size, dtype, placement)
-        if name is not None and fits(setting, collective, name, dtype, is_free):
+        if name is not None and fits(setting, collective, name, nbytes, dtype, op):
             return Choice(name, f"measured here, for {setting.size} ranks from about this size on")
     if collective == "allreduce" and setting.lends(dtype) and is_free:
         from_bytes = TWO_SHOT_FROM if setting.size > 2 else TWO_SHOT_FROM_AT_2_RANKS
         if nbytes >= from_bytes:
             return Choice("two_shot", f"all ranks share memory, and it is {from_bytes} B or more")
         return Choice("one_shot", f"all ranks share memory, and it is below {from_bytes} B")
+    is_short = collective == "allreduce" and nbytes <= WHOLE_UP_TO
+    if is_short and setting.obstacle("one_shot", nbytes, dtype, op) is None:
+        return Choice("one_shot", f"all ranks share memory, and it is at most {WHOLE_UP_TO} B")
     if setting.lends(dtype) and is_free:
         found = by_loads(collective, nbytes)
         if found is not None:
@@ -88,14 +111,20 @@ def automatic(
 
 
 def fits(
-    setting: Setting, collective: str, name: str, dtype: np.dtype[Any], is_free: bool
+    setting: Setting,
+    collective: str,
+    name: str,
+    nbytes: int,
+    dtype: np.dtype[Any],
+    op: Reduction | None,
 ) -> bool:
     """Whether the algorithm of a table can do this call."""
+    is_free = op is None or op.commutative
     if name == "mpi":
         return is_free
     entry = lookup(collective, name)
-    if entry.shared:  # whose code takes pieces
-        return setting.lends(dtype) and is_free
+    if entry.shared:
+        return setting.obstacle(name, nbytes, dtype, op) is None
     return is_free or (entry.ordered and entry.whole)
 
 

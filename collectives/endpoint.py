@@ -92,7 +92,7 @@ class Endpoint:
         """Receive an array from one rank.
 
         A writable array is filled and returned; anything else says shape and dtype of a new one.
-        MismatchError if the message is of another length.
+        MismatchError if the message is of another length; one that is longer is written nowhere.
         """
         return self._finish(self._receiving(out_or_like, source, tag))
 
@@ -113,9 +113,17 @@ class Endpoint:
         with comm.batch() as batch:
             batch.send(x, right)
             y = batch.recv(x, left)    # is filled at the end of the block
+
+        Every message is finished before the first error is raised. An error of the block's own
+        leaves them under way, and breaks the communicator.
         """
         batch = Batch(self)
-        yield batch
+        try:
+            yield batch
+        except BaseException as error:
+            if batch.works:
+                self._refuse(error)
+            raise
         batch.complete()
 
     async def _sending(self, x: ArrayLike, dest: int, tag: int) -> None:
@@ -133,43 +141,39 @@ class Endpoint:
     async def _exchanging(
         self, x: ArrayLike, dest: int, out_or_like: Any, source: int, tag: int
     ) -> Array:
-        data, result = contiguous(x), like(out_or_like)
-        if np.may_share_memory(data, result):
+        data, out = contiguous(x), like(out_or_like)
+        if np.may_share_memory(data, out):
             data = data.copy()
         transport, peer = self._alive(), self._peer(dest, "dest")
-        self._peer(source, "source")
+        source, tag, work = self._peer(source, "source"), self._tag(tag), in_order(out)
         requests: Requests = []
         try:
-            requests = transport.isend(data.view(np.uint8), peer, self._tag(tag))
-            try:
-                received = await self._receiving(result, source, tag)
-            except MismatchError:  # the message is gone, the group in order
-                await until(transport.pending(requests, (peer,)))
-                raise
+            requests = transport.isend(data.view(np.uint8), peer, tag)
+            length = await transport.receive(work.reshape(-1).view(np.uint8), source, tag)
             await until(transport.pending(requests, (peer,)))
-            return received
-        except MismatchError:
-            raise
         except BaseException as error:
             transport.abandon(requests)
             self._refuse(error)
             raise
+        return self._received(out, work, length, source)
 
     async def _receiving(self, out_or_like: Any, source: int, tag: int) -> Array:
         out, tag = like(out_or_like), self._tag(tag)
-        transport, peer = self._alive(), self._peer(source, "source")
-        work = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+        transport, peer, work = self._alive(), self._peer(source, "source"), in_order(out)
         try:
             length = await transport.receive(work.reshape(-1).view(np.uint8), peer, tag)
-        except MismatchError:  # the message is gone, the group in order
-            raise
         except BaseException as error:
             self._refuse(error)
             raise
+        return self._received(out, work, length, source)
+
+    def _received(self, out: Array, work: Array, length: int, source: int) -> Array:
+        """`out`, with what has come into `work`; MismatchError if that is of another length."""
         if length != work.nbytes:
             raise MismatchError(
                 f"rank {self.rank} expected {work.nbytes} bytes of rank {source} for "
-                f"{out.dtype} {out.shape}, got {length}"
+                f"{out.dtype} {out.shape}, got a {'short' if length < work.nbytes else 'long'}er "
+                f"message of {length} bytes"
             )
         if work is not out:
             out[...] = work
@@ -191,7 +195,9 @@ class Endpoint:
         return self._transport
 
     def _refuse(self, error: BaseException) -> None:
-        self._refusal = f"broken by {type(error).__name__}"
+        is_dropped = isinstance(error, GeneratorExit)
+        what = "a Work that nobody waited for" if is_dropped else type(error).__name__
+        self._refusal = self._refusal or f"broken by {what}"
 
     def _peer(self, rank: int, name: str) -> int:
         if not 0 <= rank < self.size:
@@ -220,6 +226,11 @@ def contiguous(x: ArrayLike) -> Array:
     return np.ascontiguousarray(as_array(x)).reshape(-1)
 
 
+def in_order(out: Array) -> Array:
+    """The array itself, or another one for its elements in C order."""
+    return out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+
+
 class Batch:
     """Sends and receives to be completed together."""
 
@@ -238,10 +249,16 @@ class Batch:
         return result
 
     def complete(self) -> None:
-        """Return when all messages have left and come."""
+        """Return when all messages have left and come, or raise the first of their errors."""
+        errors = []
         while self.works:
-            self.works[0].wait()
+            try:
+                self.works[0].wait()
+            except CollectiveError as error:
+                errors.append(error)
             del self.works[0]
+        if errors:
+            raise errors[0]
 
     def post(self, call: Call[Any]) -> None:
         self.works.append(Line(self.comm._transport).start(call))

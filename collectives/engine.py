@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from .arena import arena
 from .blocks import Offsets, Part, even, offsets
 from .choice import Choice, Setting
+from .control import Topic, topic
 from .endpoint import Endpoint
 from .errors import MismatchError
 from .execute import compiled, execute
@@ -19,7 +20,8 @@ from .loads import TILE, described, exchange, load
 from .nodes import Nodes
 from .reduction import Op, Reduction, reduction
 from .selection import Way, chosen, way
-from .shared import Shared, Topic, share, topic
+from .shared import Shared
+from .sharing import share
 from .table import TABLE, Option, segments
 from .transport import Transport
 from .tuned import Tuned, user_file
@@ -101,7 +103,11 @@ class Engine(Endpoint):
         return call if self._has_asked else self._after_memory(call)
 
     async def _after_memory(self, call: Call[R]) -> R:
-        await self._memory()
+        try:
+            await self._memory()
+        except BaseException:
+            call.close()
+            raise
         return await call
 
     async def _guarded(self, call: Call[R]) -> R:

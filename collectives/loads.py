@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blocks import Offsets, Part
+from .control import Topic, topic
 from .reduction import Reduction
 from .schedule import Algorithm, Blocks, Load, rounds
-from .shared import Shared, Topic, topic
+from .shared import Shared
 
 Array = NDArray[Any]
 Run = tuple[int, int]  # elements start to stop

@@ -115,12 +115,8 @@ class LocalTransport:
 
         await until(Wait(ready, lambda: self.waiting([peer])))
         (message,) = came
-        if message.size > data.size:
-            raise MismatchError(
-                f"rank {self.rank} got a longer message from rank {peer} than expected: "
-                f"{message.size} bytes for {data.size}"
-            )
-        data[: message.size] = message
+        if message.size <= data.size:
+            data[: message.size] = message
         return message.size
 
     def taken(self, peer: int, tag: int) -> Bytes | None:

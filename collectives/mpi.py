@@ -1,23 +1,24 @@
 """The transport over MPI: non-blocking messages of bytes, through mpi4py.
 
-This is the one module that imports MPI at its top; a communicator imports it when it is made.
+This module and inbox.py import MPI at their top; a communicator imports them when it is made.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mpi4py import MPI
 
+from . import inbox
 from .errors import CollectiveError, MismatchError
+from .inbox import INBOX, Landing, parts
 from .transport import Bytes, Requests
 from .waiting import Patience, Wait, until
 
 LOOKS = 200  # some 20 us
 CROWDED_LOOKS = 1  # where there are more ranks than cores
-LARGEST_MESSAGE = 1 << 30  # MPI counts are 32 bits wide below MPI 4; longer messages are split
 
 
 class MpiTransport:
@@ -44,40 +45,41 @@ class MpiTransport:
 
     def isend(self, data: Bytes, peer: int, tag: int) -> Requests:
         self.bytes_sent += data.nbytes
-        if data.nbytes <= LARGEST_MESSAGE:
+        if data.nbytes < inbox.LARGEST_MESSAGE:
             return [self.comm.Isend((data, MPI.BYTE), peer, tag)]
         return [self.comm.Isend((part, MPI.BYTE), peer, tag) for part in parts(data)]
 
     def irecv(self, data: Bytes, peer: int, tag: int) -> Requests:
-        if data.nbytes <= LARGEST_MESSAGE:
+        if data.nbytes < inbox.LARGEST_MESSAGE:
             return [self.comm.Irecv((data, MPI.BYTE), peer, tag)]
         return [self.comm.Irecv((part, MPI.BYTE), peer, tag) for part in parts(data)]
 
     def pending(self, requests: Requests, peers: Sequence[int]) -> Wait:
+        return self.wait(lambda: bool(MPI.Request.Testall(requests)), peers)
+
+    async def receive(self, data: Bytes, peer: int, tag: int) -> int:
+        landing = Landing(self.comm, peer, tag, data)
+        INBOX.landings.append(landing)
+        try:
+            await until(self.wait(landing.has_come, (peer,)))
+        except BaseException:
+            INBOX.withdraw(landing)
+            self.abandon(landing.requests)
+            raise
+        return landing.length
+
+    def wait(self, is_over: Callable[[], bool], peers: Sequence[int]) -> Wait:
+        """The end of messages from or to these ranks."""
+
         def ready() -> bool:
+            if INBOX.landings:
+                INBOX.look()
             try:
-                return bool(MPI.Request.Testall(requests))
+                return is_over()
             except MPI.Exception as error:
                 raise explained(error, self.rank, peers) from error
 
         return Wait(ready, lambda: self.waiting(peers))
-
-    async def receive(self, data: Bytes, peer: int, tag: int) -> int:
-        requests = self.irecv(data, peer, tag)
-        statuses = [MPI.Status() for _ in requests]
-
-        def ready() -> bool:
-            try:
-                return bool(MPI.Request.Testall(requests, statuses))
-            except MPI.Exception as error:
-                raise explained(error, self.rank, [peer]) from error
-
-        try:
-            await until(Wait(ready, lambda: self.waiting([peer])))
-        except BaseException:
-            self.abandon(requests)
-            raise
-        return sum(status.Get_count(MPI.BYTE) for status in statuses)
 
     def waiting(self, peers: Sequence[int]) -> str:
         return f"rank {self.rank} of {self.size} has waited for {named(peers)}"
@@ -90,6 +92,7 @@ class MpiTransport:
 
     def progress(self) -> None:
         self.comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)
+        INBOX.look()
 
     def group(self, ranks: tuple[int, ...]) -> MpiTransport:
         everyone = self.comm.Get_group()
@@ -106,6 +109,7 @@ class MpiTransport:
         ABANDONED.extend(requests)
 
     def free(self) -> None:
+        INBOX.close(self.comm)
         # With requests under way MPI could wait in here for ever, or free what they use.
         if not self.abandoned:
             self.comm.Free()
@@ -140,12 +144,6 @@ def ranks_here(comm: MPI.Intracomm) -> tuple[int, ...]:
         mine.Free()
         everyone.Free()
         node.Free()
-
-
-def parts(data: Bytes) -> list[Bytes]:
-    """Cut a message into pieces whose length MPI can count; at least one, also of nothing."""
-    starts = range(0, max(data.nbytes, 1), LARGEST_MESSAGE)
-    return [data[start : start + LARGEST_MESSAGE] for start in starts]
 
 
 def named(peers: Sequence[int]) -> str:

@@ -48,12 +48,7 @@ def chosen(
                 f" and {op.name}" if op else ""
             )
     elif lookup(collective, name).shared:
-        if not setting.shares_memory:
-            obstacle = "the ranks share no memory"
-        elif op is not None and not op.commutative:
-            obstacle = f"{op.name} takes whole arrays, in the order of ranks"
-        elif not setting.lends(dtype):
-            obstacle = f"one element of {dtype} has {dtype.itemsize} B"
+        obstacle = setting.obstacle(name, nbytes, dtype, op) or ""
     if not obstacle:
         return Choice(name, "asked for")
     instead = automatic(setting._replace(table=None), collective, nbytes, dtype, op)

@@ -20,26 +20,34 @@ For long arrays see pace.py.
 from __future__ import annotations
 
 import contextvars
-import functools
-import os
-import secrets
-import weakref
 import zlib
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arena import Arena, Piece, arena
+from .arena import Arena, Piece
+from .control import (
+    ANNOUNCED,
+    BROKEN,
+    CONTROL,
+    DONE,
+    FREED,
+    NAME,
+    PLACES,
+    TEXT,
+    TEXTS,
+    Topic,
+    topic,
+)
 from .errors import CollectiveError, MismatchError, RankFailure
 from .pace import Pace
-from .segment import is_alive, opened
+from .results import Results
+from .segment import is_alive
 from .transport import Transport
-from .waiting import Call, Wait, until
+from .waiting import Wait, until
 
 Array = NDArray[Any]
-Tell = Callable[[Sequence[int]], Call[list[list[int]]]]  # to all; what each has told
 
 # Sizes in bytes; scripts/results has the measurements behind them.
 RING = 16 << 20
@@ -47,34 +55,7 @@ CHUNK = 4 << 20  # the most, of which the ring has room for four
 STEP = 1 << 10  # the least that a chunk takes of the ring
 TURNS = 16  # of chunks of one length, until the ring comes round
 SHORT_TURNS, SHORT = 64, 4 << 20  # of short ones, which take no more than so much
-CONTROL = 4096  # before the ring
-LINE = 8  # words of one cache line
-TEXT = 256  # that say what a call is, one text for each pair of lines
-TEXTS = 1024  # where they begin
-ANNOUNCED, DONE = (LINE, 2 * LINE), (3 * LINE, 4 * LINE)  # words, by turn
-PLACES = 4  # words behind a word of ANNOUNCED
-NAME, FREED = (
-    5 * LINE,
-    5 * LINE + 1,
-)  # words: of a piece's use, and whether the rank is done with it
-HELD = 6 * LINE  # the first of the words that say which results are referred to
-HOLDS = 64  # of them
-BROKEN = -1  # in place of a word: this rank has left the group
 VIEWS = 4096  # of the ring, kept for chunks of the same dtype, length and place
-
-
-class Topic(NamedTuple):
-    """What a call is about: a text to compare with those of other ranks."""
-
-    text: bytes  # cut or padded to TEXT
-    checksum: int  # of all of it
-
-
-@functools.lru_cache(maxsize=1024)
-def topic(text: str) -> Topic:
-    """The topic of this text."""
-    encoded = text.encode()
-    return Topic(encoded[:TEXT].ljust(TEXT, b"\0"), zlib.crc32(encoded))
 
 
 class Member(NamedTuple):
@@ -84,42 +65,6 @@ class Member(NamedTuple):
     bytes: NDArray[np.uint8]
     start: int
     name: int
-
-
-async def share(transport: Transport, tell: Tell) -> Shared | None:
-    """Shared memory for the ranks of a transport; None where there is none. Collective."""
-    size, rank = transport.size, transport.rank
-    if size == 1 or not transport.has_processes or len(transport.node_ranks) < size:
-        return None
-    sweep()
-    own = arena()
-    piece = None if own is None else own.take(CONTROL + RING)
-    mine = [os.getpid(), -1, 0, 0, 0, 0]
-    if own is not None and piece is not None:
-        control = own.bytes[piece.start : piece.start + CONTROL].view(np.int64)
-        control[:] = 0
-        control[NAME] = name = secrets.randbits(62) + 1
-        mine[1:] = [own.fd, own.token, own.bytes.size, piece.start, name]
-    told = await tell(mine)
-    members = [
-        Member(pid, segment, start, name)
-        for q, (pid, fd, token, span, start, name) in enumerate(told)
-        if (segment := own.bytes if own and q == rank else neighbour(pid, fd, token, span))
-        is not None
-    ]
-    everyone = await tell([len(members) == size and piece is not None])
-    if own is None or piece is None or not all(is_there for (is_there,) in everyone):
-        if own is not None and piece is not None:
-            own.returned.append(piece)
-        return None
-    return Shared(transport, own, piece, members)
-
-
-@functools.lru_cache(maxsize=1024)
-def neighbour(pid: int, fd: int, token: int, span: int) -> NDArray[np.uint8] | None:
-    """The segment of another process; None if it cannot be had."""
-    memory = opened(pid, fd, token, span) if fd >= 0 else None
-    return None if memory is None else np.frombuffer(memory, np.uint8)
 
 
 CLOSED: list[Shared] = []  # of this process, until all ranks have closed theirs
@@ -149,7 +94,6 @@ class Shared:
         self.pids = [member.pid for member in members]
         self.names = [member.name for member in members]
         self.segments = [member.bytes for member in members]
-        self.memory: Any = members[0].bytes.base  # that is no view of an array
         pieces: list[NDArray[np.uint8]] = [
             m.bytes[m.start : m.start + CONTROL + RING] for m in members
         ]
@@ -165,17 +109,12 @@ class Shared:
         self.texts = [b"", b""]  # as they stand beside the lines
         self.pace = Pace()
         self.has_told = [False, False]  # places there
-        self.results: dict[int, Piece] = {}  # of rank 0
-        self.holds: dict[int, weakref.ref[Array]] = {}  # of this rank, by result
-        self.is_closed = False
+        self.results = Results(self.rank, own, self.words, members[0].bytes)
         self.kept: list[object] = []  # what others may still write to after a failure
 
     def close(self) -> None:
         """Give the memory back as soon as no rank looks at it any more."""
-        for slot, piece in self.results.items():
-            if not any(words[HELD + slot] for words in self.words):
-                self.arena.returned.append(piece)
-        self.is_closed = True
+        self.results.close()
         self.words[self.rank][FREED] = 1
         CLOSED.append(self)
         sweep()
@@ -316,50 +255,6 @@ class Shared:
         """Elements at a place of a rank's segment."""
         found: Array = self.segments[rank][place : place + count * dtype.itemsize].view(dtype)
         return found
-
-    def copied(self, x: Array) -> Array:
-        """A copy of an array in this rank's segment."""
-        found = self.arena.empty(x.nbytes)
-        if found is None:
-            raise MemoryError(f"expected room for {x.nbytes} bytes of shared memory, got none")
-        copy: Array = found.view(x.dtype)
-        copy[...] = x
-        return copy
-
-    def vacancy(self, nbytes: int) -> tuple[int, int]:
-        """A number of a result that nobody refers to, and where it may lie; (0, 0) if none is."""
-        for slot in range(HELD, HELD + HOLDS):
-            for words in self.words:
-                if words[slot]:
-                    break
-            else:
-                return self.prepared(slot - HELD, nbytes)
-        return 0, 0
-
-    def prepared(self, slot: int, nbytes: int) -> tuple[int, int]:
-        """A number, and its place with room for so many bytes; (0, 0) if there is none."""
-        piece = self.results.get(slot)
-        if piece is None or piece.stop - piece.start < nbytes:
-            if piece is not None:
-                self.arena.returned.append(self.results.pop(slot))
-            piece = self.arena.take(nbytes)
-            if piece is None:
-                return 0, 0
-            self.results[slot] = piece
-        return slot, piece.start
-
-    def held(self, slot: int, place: int, nbytes: int) -> NDArray[np.uint8]:
-        """A result in the memory of rank 0, which stays as long as something refers to it."""
-        words = self.words[self.rank]
-        words[HELD + slot] = 1
-        owner = np.frombuffer(self.memory, np.uint8, nbytes, place)
-
-        def release(_: object) -> None:
-            if not self.is_closed:  # or the words may be another's
-                words[HELD + slot] = 0
-
-        self.holds[slot] = weakref.ref(owner, release)
-        return owner
 
     def write(self, slot: int, text: bytes) -> None:
         self.texts_of[self.rank][slot * TEXT : (slot + 1) * TEXT] = np.frombuffer(text, np.uint8)

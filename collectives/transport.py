@@ -44,7 +44,7 @@ class Transport(Protocol):
         """The end of requests. `peers` are those that a warning or CollectiveTimeout names."""
 
     def receive(self, data: Bytes, peer: int, tag: int) -> Call[int]:
-        """Receive one message and return its length; MismatchError if it is longer than data."""
+        """Receive one message and return its length; one longer than data is written nowhere."""
 
     def pause(self, seconds: float) -> None:
         """Leave the core to others for so long at most; 0 is once."""

@@ -5,6 +5,7 @@ ValueError
     MeshError         a mesh that cannot be read or does not fit
         MemoryLimitError  a rank of it would hold more than it may
     HintError         a hint that cannot be read, matches nothing, or cannot be kept
+    PlacementError    a placement of blocks on devices that is none, or that breaks a rule
 RuntimeError
     NothingToShard    a sharding that would leave all the work on every rank
 """
@@ -24,6 +25,10 @@ class MemoryLimitError(MeshError):
 
 class HintError(ValueError):
     """Report a hint that cannot be read, that matches nothing, or that cannot be kept, and why."""
+
+
+class PlacementError(ValueError):
+    """Report a placement of blocks on devices that is none, or that breaks a rule."""
 
 
 class NothingToShard(RuntimeError):  # noqa: N818  (it names the answer, not a mistake)

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 from onnx import (
+    GraphProto,
     ModelProto,
     NodeProto,
     TensorProto,
     ValueInfoProto,
     helper,
-    inliner,
     version_converter,
 )
 
+from .bodies import bodies, every, unfolded, with_bodies
+from .calls import check_recursion, inlined
 from .embedding import apart
 from .errors import ModelError
+from .mesh import Mesh
 from .nodes import references
 from .ordering import stable_order
 from .weights import Weight, initializers
@@ -62,7 +65,8 @@ class Graph:
 def read(source: str | Path | bytes) -> tuple[ModelProto, Path | None]:
     """Parse a model without its external data; return it and the folder that it lies in.
 
-    Raises ModelError where the file is missing, truncated or no ONNX model.
+    Raises ModelError where the file is missing, truncated or no ONNX model, and where a function
+    calls itself.
     """
     folder = None
     name = "the model given as bytes"
@@ -79,6 +83,7 @@ def read(source: str | Path | bytes) -> tuple[ModelProto, Path | None]:
         raise ModelError(f"{name} is no ONNX model, or it is truncated ({error})") from None
     if not model.graph.output or not model.opset_import:
         raise ModelError(f"{name} is no complete ONNX model: it has no outputs or no opset")
+    check_recursion(model)
     return model, folder
 
 
@@ -91,7 +96,7 @@ def digest(path: str | Path) -> str:
 def load(source: str | Path | bytes | ModelProto) -> Graph:
     """Read a model into a Graph. Raises ModelError."""
     model, folder = (source, None) if isinstance(source, ModelProto) else read(source)
-    model = lowered(inliner.inline_local_functions(model) if model.functions else model)
+    model = lowered(inlined(model))
     graph = model.graph
     bare = Graph(
         name=graph.name,
@@ -105,19 +110,35 @@ def load(source: str | Path | bytes | ModelProto) -> Graph:
         metadata={entry.key: entry.value for entry in model.metadata_props},
     )
     fed = tuple(value for value in graph.input if value.name not in bare.weights)
-    return with_nodes(replace(bare, inputs=fed), graph.node)
+    outside = (value.name for value in (*fed, *graph.output))
+    nodes = unfolded(graph.node, outside, bare.weights, folder)
+    return with_nodes(replace(bare, inputs=fed), nodes)
 
 
 def with_nodes(graph: Graph, nodes: Iterable[NodeProto]) -> Graph:
     """Return a graph with other nodes: put in order, and their constants among its weights."""
     weights = dict(graph.weights)
-    listed = list(_without_constants(nodes, weights))
-    listed = list(apart(listed, graph.opsets.get("", 1), weights))
-    listed = _clone_small_weights([listed[k] for k in stable_order(listed)], weights)
+    listed = _clone_small_weights(_listed(nodes, graph.opsets.get("", 1), weights), weights)
     used = {name for node in listed for name in references(node)}
     used |= {value.name for value in graph.outputs}
     kept = {name: weight for name, weight in weights.items() if name in used}
     return replace(graph, nodes=tuple(listed), weights=kept)
+
+
+def _listed(
+    nodes: Iterable[NodeProto],
+    opset: int,
+    weights: dict[str, Weight],
+    given: Set[str] = frozenset(),
+) -> list[NodeProto]:
+    """Return nodes in order; constants, but those that a body gives out, go to the weights."""
+
+    def inside(body: GraphProto) -> list[NodeProto]:
+        return _listed(body.node, opset, weights, {value.name for value in body.output})
+
+    kept = apart(_without_constants(nodes, weights, given), opset, weights)
+    listed = [with_bodies(node, inside) for node in kept]
+    return [listed[k] for k in stable_order(listed)]
 
 
 def opsets(model: ModelProto) -> dict[str, int]:
@@ -126,6 +147,22 @@ def opsets(model: ModelProto) -> dict[str, int]:
         "" if entry.domain == "ai.onnx" else entry.domain: entry.version
         for entry in model.opset_import
     }
+
+
+def mesh_of(model: ModelProto) -> Mesh | None:
+    """Return the mesh that a model's metadata say it is made for. Raises MeshError."""
+    text = [entry.value for entry in model.metadata_props if entry.key == "rankwise.mesh"]
+    return Mesh.parse(text[0]) if text else None
+
+
+FED_WHOLE = {"rankwise.feeds": "whole"}
+"""The metadata of a part of a model that was sharded: every rank is fed what the whole was."""
+
+
+def is_fed_whole(model: ModelProto) -> bool:
+    """Say whether the ranks of a model are all fed the same."""
+    ((key, value),) = FED_WHOLE.items()
+    return any((entry.key, entry.value) == (key, value) for entry in model.metadata_props)
 
 
 def lowered(model: ModelProto) -> ModelProto:
@@ -146,11 +183,11 @@ def lowered(model: ModelProto) -> ModelProto:
 
 
 def _without_constants(
-    nodes: Iterable[NodeProto], weights: dict[str, Weight]
+    nodes: Iterable[NodeProto], weights: dict[str, Weight], given: Set[str]
 ) -> Iterator[NodeProto]:
-    """Turn Constant nodes into weights, and yield the others."""
+    """Turn Constant nodes into weights, and yield the others and those of what is `given`."""
     for node in nodes:
-        tensor = _constant(node) if node.op_type == "Constant" and not node.domain else None
+        tensor = constant(node) if given.isdisjoint(node.output) else None
         if tensor is None:
             yield node
         else:
@@ -158,7 +195,10 @@ def _without_constants(
             weights[tensor.name] = Weight.of(tensor)
 
 
-def _constant(node: NodeProto) -> TensorProto | None:
+def constant(node: NodeProto) -> TensorProto | None:
+    """Return what a Constant node makes, None for other nodes and for sparse tensors."""
+    if node.op_type != "Constant" or node.domain:
+        return None
     (entry,) = node.attribute
     value = helper.get_attribute_value(entry)
     if entry.name == "value":
@@ -176,7 +216,7 @@ def _constant(node: NodeProto) -> TensorProto | None:
 
 
 def _clone_small_weights(nodes: list[NodeProto], weights: dict[str, Weight]) -> list[NodeProto]:
-    uses = Counter(name for node in nodes for name in references(node))
+    uses = Counter(name for node in every(nodes) for name in _reads(node))
     small = {
         name
         for name, weight in weights.items()
@@ -185,7 +225,12 @@ def _clone_small_weights(nodes: list[NodeProto], weights: dict[str, Weight]) -> 
     return [_with_own_copies(node, small, weights) for node in nodes]
 
 
+def _reads(node: NodeProto) -> Iterable[str]:
+    return node.input if bodies(node) else references(node)
+
+
 def _with_own_copies(node: NodeProto, small: set[str], weights: dict[str, Weight]) -> NodeProto:
+    node = with_bodies(node, lambda b: [_with_own_copies(n, small, weights) for n in b.node])
     if not small.intersection(node.input):
         return node
     changed = NodeProto()

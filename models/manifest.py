@@ -13,7 +13,7 @@ from .mesh import Mesh
 
 NAME = "manifest.json"
 FORMAT = 1
-REPRESENTATIONS = ("per-rank", "spmd")
+REPRESENTATIONS = ("per-rank", "spmd", "annotated")
 
 
 @dataclass(frozen=True)

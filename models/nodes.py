@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from onnx import AttributeProto, GraphProto, NodeProto, helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper
 
 RANDOM = {
     "Bernoulli",
@@ -15,6 +15,13 @@ RANDOM = {
     "RandomUniformLike",
 }
 """Operators of ai.onnx that draw numbers; Dropout is another where it is trained."""
+
+
+def copied(node: NodeProto) -> NodeProto:
+    """Return a copy, to be changed."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
 
 
 def attribute(node: NodeProto, name: str, default: object = None) -> object:
@@ -33,6 +40,20 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
             yield entry.g
         elif entry.type == AttributeProto.GRAPHS:
             yield from entry.graphs
+
+
+def with_inner(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Yield nodes, each followed by those in its bodies."""
+    for node in nodes:
+        yield node
+        for body in subgraphs(node):
+            yield from with_inner(body.node)
+
+
+def every_node(model: ModelProto) -> Iterator[NodeProto]:
+    """Yield the nodes of a model, those in bodies and functions among them."""
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        yield from with_inner(nodes)
 
 
 def draws(node: NodeProto) -> bool:

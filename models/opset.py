@@ -6,8 +6,9 @@ and the runtime read the same table.
 
 Operands come first, then an int64 scalar `dest` or `source`, then any number of tokens (`after`):
 bool scalars that other communication nodes gave, and that order two nodes without data between
-them. Nodes also keep the order of the graph. None of them is a pure function, and none may be
-removed, doubled or reordered: their schemas are NonDeterministic.
+them. So does the attribute `order`, a number. Nodes that state neither keep the order of the file.
+None of them is a pure function, and none may be removed, doubled or reordered: their schemas are
+NonDeterministic.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import onnx
 
 # First: its table of operators by name cannot be built once two domains have a Gather.
 import onnx.reference
-from onnx import NodeProto, TypeProto, helper
+from onnx import AttributeProto, NodeProto, TensorProto, TypeProto, helper
 from onnx.defs import OpSchema
 from onnx.shape_inference import InferenceContext
 
@@ -32,14 +33,14 @@ Shape = Sequence[Dim] | None
 
 Kind = OpSchema.AttrType
 
-TENSORS = tuple(
-    f"tensor({name})"
-    for name in (
-        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-        "float16", "bfloat16", "float", "double", "complex64", "complex128",
-        "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz",
-    )
+ELEMENTS = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "bfloat16", "float", "double", "complex64", "complex128",
+    "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz",
 )  # fmt: skip
+"""Element types, by the names that onnx's schemas have for them."""
+
+TENSORS = tuple(f"tensor({name})" for name in ELEMENTS)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,12 @@ COMMON = {
     "algorithm": "auto",
 }
 """Which ranks take part, and how. `groups` lists the ranks of all groups one after another, each
-of group_size; axis_name is an axis of the mesh in metadata_props["rankwise.mesh"]; else all."""
+of group_size; axis_name is an axis of the mesh in metadata_props["rankwise.mesh"], or NAME.tp of
+that in metadata_props["rankwise.mesh.NAME"]; else all."""
+
+ANNOTATION = {"order": Kind.INT, "effects": Kind.INT}
+"""The place of an effect among those of its graph: a larger one comes later; and how many there
+are, which is checked where it is given."""
 
 
 def is_ours(node: NodeProto) -> bool:
@@ -134,11 +140,26 @@ def is_ours(node: NodeProto) -> bool:
 def attributes(node: NodeProto) -> dict[str, Any]:
     """Return a node's attributes and defaults; what is absent and has no default is left out.
 
-    Raises ValueError where onnx would refuse the node: an unknown operator or attribute.
+    Raises ValueError where onnx would refuse the node, an unknown operator or attribute, and for a
+    dtype that no tensor has.
     """
     if node.op_type not in OPS:
         raise ValueError(f"expected an operator of {', '.join(OPS)}, got {node.op_type!r}")
-    declared = _declared(OPS[node.op_type])
+    values = with_defaults(node, _declared(OPS[node.op_type]))
+    if "dtype" in values and values["dtype"] not in map(_data_type, ELEMENTS):
+        raise ValueError(f"expected dtype to be that of a tensor, got {values['dtype']!r}")
+    return values
+
+
+def _data_type(element: str) -> int:
+    return int(TensorProto.DataType.Value(element.upper()))
+
+
+def with_defaults(node: NodeProto, declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a node's attributes, with the defaults of those that are declared.
+
+    Raises ValueError for one that is not, and for one of another type.
+    """
     values = {name: value for name, value in declared.items() if not isinstance(value, Kind)}
     for entry in node.attribute:
         if entry.name not in declared:
@@ -146,9 +167,29 @@ def attributes(node: NodeProto) -> dict[str, Any]:
                 f"expected attributes of {node.op_type} among {', '.join(declared)}, "
                 f"got {entry.name!r}"
             )
+        wanted = _kind(declared[entry.name])
         value = helper.get_attribute_value(entry)
+        if entry.type != wanted:
+            name = AttributeProto.AttributeType.Name(wanted)
+            raise ValueError(f"expected the attribute {entry.name} to be {name}, got {value!r}")
         values[entry.name] = value.decode() if isinstance(value, bytes) else value
     return values
+
+
+KINDS = {
+    Kind.INT: AttributeProto.INT,
+    Kind.INTS: AttributeProto.INTS,
+    Kind.STRING: AttributeProto.STRING,
+    Kind.GRAPH: AttributeProto.GRAPH,
+}
+"""Types of attributes, as schemas and as nodes name them."""
+
+
+def _kind(declared: Any) -> AttributeProto.AttributeType:
+    """Return the type of an attribute that is declared by a type or a default."""
+    if isinstance(declared, Kind):
+        return KINDS[declared]
+    return AttributeProto.STRING if isinstance(declared, str) else AttributeProto.INT
 
 
 def result(
@@ -166,7 +207,8 @@ def result(
         return kind, values.get("shape")
     if shape is None or elem_type is None:
         return kind, None
-    dims = list(shape)
+    # A scalar counts as one element, and has a dim where one is needed.
+    dims = list(shape) or [1] * bool(op.resized)
     for name in op.resized:
         if -len(dims) <= values[name] < len(dims):
             dims[values[name]] = None
@@ -174,7 +216,7 @@ def result(
 
 
 def _declared(op: Op) -> dict[str, Any]:
-    return {**op.attributes, **COMMON}
+    return {**op.attributes, **COMMON, **(ANNOTATION if op.is_effect else {})}
 
 
 def register() -> None:
@@ -217,14 +259,15 @@ def _schema(name: str, op: Op) -> OpSchema:
     schema = OpSchema(  # type: ignore[call-arg]  # onnx's stub lacks node_determinism
         name, DOMAIN, VERSION, op.doc,
         inputs=inputs, outputs=outputs, type_constraints=constraints,
-        attributes=[_attribute(key, value) for key, value in _declared(op).items()],
+        attributes=[formal_attribute(key, value) for key, value in _declared(op).items()],
         node_determinism=OpSchema.NodeDeterminism.NonDeterministic,
     )  # fmt: skip
     schema.set_type_and_shape_inference_function(_inference(name, op))
     return schema
 
 
-def _attribute(name: str, value: Any) -> OpSchema.Attribute:
+def formal_attribute(name: str, value: Any) -> OpSchema.Attribute:
+    """Declare an optional attribute: by its default, or its type where it has none."""
     if isinstance(value, Kind):
         return OpSchema.Attribute(name, value, required=False)
     return OpSchema.Attribute(name, helper.make_attribute(name, value))
@@ -233,7 +276,7 @@ def _attribute(name: str, value: Any) -> OpSchema.Attribute:
 def _inference(name: str, op: Op) -> Any:
     def infer(context: InferenceContext) -> None:
         if op.gives == "scalar":
-            context.set_output_type(0, helper.make_tensor_type_proto(onnx.TensorProto.INT64, []))
+            context.set_output_type(0, helper.make_tensor_type_proto(TensorProto.INT64, []))
             return
         token = context.get_num_outputs() - 1 if op.gives == "token" else 1
         if 0 <= token < context.get_num_outputs():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Sequence
 
 from onnx import NodeProto
 
+from .effects import sequence
 from .errors import ModelError
 from .nodes import label, references
 
@@ -14,10 +16,14 @@ from .nodes import label, references
 def stable_order(nodes: Sequence[NodeProto]) -> list[int]:
     """Return indices so that each node follows what it reads, else in the order of the file.
 
-    Raises ModelError for a cycle, naming the nodes that are on it or behind it.
+    Effects come in their own order. Raises ModelError for a cycle, naming the nodes that are on it
+    or behind it, and for an order that cannot be kept.
     """
     producer = {name: k for k, node in enumerate(nodes) for name in node.output if name}
     needs = [{producer[name] for name in references(node) if name in producer} for node in nodes]
+    effects = sequence(nodes, needs)
+    for before, after in itertools.pairwise(effects):
+        needs[after].add(before)
     readers: list[list[int]] = [[] for _ in nodes]
     for k, makers in enumerate(needs):
         for maker in makers:

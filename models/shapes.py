@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from . import contrib
+from .bodies import bodies
+from .body_shapes import OPEN, infer_bodies
 from .graph import Graph
 from .nodes import RANDOM, subgraphs
 
@@ -39,8 +41,12 @@ ALIKE = {
     "GroupNormalization": "Identity",
     "LessOrEqual": "Less",
     "MeanVarianceNormalization": "Identity",
+    "PRelu": "Mul",
 }
-"""Operators whose schemas may say nothing of shapes, and others that give the same."""
+"""Operators whose schemas may say nothing of shapes, and others that give the same.
+
+Slopes of PRelu may have more dims than what they scale: onnxruntime takes them, ONNX does not.
+"""
 
 IMPLIED = {"STFT": {"onesided": 1}}
 """Attributes that schemas take for 0 where they are absent, though their default is another."""
@@ -75,7 +81,10 @@ def dims(value: ValueInfoProto) -> list[int | str]:
 
 
 def infer(graph: Graph, sizes: Mapping[str, int]) -> Shapes:
-    """Return the types, shapes and small values of all tensors, symbolic dims having `sizes`."""
+    """Return the types, shapes and small values of all tensors, symbolic dims having `sizes`.
+
+    OPEN among them is the size of dims that depend on how control flows.
+    """
     found = Shapes()
     for value in (*graph.value_info, *graph.inputs):
         _take(found, value.name, _resolved(value, sizes))
@@ -83,10 +92,25 @@ def infer(graph: Graph, sizes: Mapping[str, int]) -> Shapes:
         found.types[name], found.shapes[name] = weight.data_type, weight.shape
         if weight.count <= VALUE_ELEMENTS:
             found.values[name] = weight.read()
-    opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
-    for node in graph.nodes:
-        _infer_node(node, graph, opsets, found)
+    infer_nodes(graph.nodes, graph, found, sizes.get(OPEN, 1))
     return found
+
+
+def infer_nodes(nodes: Iterable[NodeProto], graph: Graph, found: Shapes, unknown: int = 1) -> None:
+    """Note what nodes make, of operators as the graph's opsets have them.
+
+    Dims that depend on how control flows are `unknown`.
+    """
+    opsets = [helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
+
+    def run(inner: Iterable[NodeProto]) -> None:
+        infer_nodes(inner, graph, found, unknown)
+
+    for node in nodes:
+        if bodies(node):
+            infer_bodies(node, found, unknown, run)
+        else:
+            _infer_node(node, graph, opsets, found)
 
 
 def _resolved(value: ValueInfoProto, sizes: Mapping[str, int]) -> TypeProto:
@@ -102,14 +126,19 @@ def _resolved(value: ValueInfoProto, sizes: Mapping[str, int]) -> TypeProto:
 
 
 def _take(found: Shapes, name: str, kind: TypeProto) -> None:
-    """Note a type, and its shape if all of it is known."""
+    """Note a type, and its shape if all of it is known.
+
+    Of a node in a branch that is never taken, onnx may find negative sizes.
+    """
     tensor = kind.tensor_type
     if not kind.HasField("tensor_type") or not name:
         return
     if tensor.elem_type:
         found.types[name] = tensor.elem_type
     if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-        found.shapes[name] = tuple(dim.dim_value for dim in tensor.shape.dim)
+        shape = tuple(dim.dim_value for dim in tensor.shape.dim)
+        if min(shape, default=0) >= 0:
+            found.shapes[name] = shape
 
 
 def _type(found: Shapes, name: str) -> TypeProto:
@@ -124,11 +153,7 @@ def _infer_node(
         return
     known = [name for name in _captured(node) if name in found.types]
     try:
-        schema = defs.get_schema(node.op_type, graph.opsets.get(node.domain, 1), node.domain)
-        asked = _spelled_out(node)
-        if not schema.has_type_and_shape_inference_function and node.op_type in ALIKE:
-            schema = defs.get_schema(ALIKE[node.op_type], graph.opsets.get("", 1))
-            asked = helper.make_node(schema.name, node.input[: schema.max_input], node.output)
+        schema, asked = in_question(node, graph.opsets)
         types = {name: _type(found, name) for name in known}
         data = {
             name: numpy_helper.from_array(found.values[name], name)
@@ -142,6 +167,18 @@ def _infer_node(
     for name, kind in outputs.items():
         _take(found, name, kind)
     _follow(node, graph, opsets, found)
+
+
+def in_question(node: NodeProto, opsets: Mapping[str, int]) -> tuple[defs.OpSchema, NodeProto]:
+    """Return the schema to ask what a node makes, and the node that it is asked of.
+
+    Raises SchemaError for an operator that nobody knows.
+    """
+    schema = defs.get_schema(node.op_type, opsets.get(node.domain, 1), node.domain)
+    if node.op_type not in ALIKE:
+        return schema, _spelled_out(node)
+    schema = defs.get_schema(ALIKE[node.op_type], opsets.get("", 1))
+    return schema, helper.make_node(schema.name, node.input[: schema.max_input], node.output)
 
 
 def _spelled_out(node: NodeProto) -> NodeProto:

@@ -52,6 +52,15 @@ def _packed(error: BaseException | None) -> bytes:
     return packed
 
 
+def collected(comm: Communicator, packed: bytes) -> list[bytes] | None:
+    """Return what each rank gives, by rank, on rank 0; None on the others."""
+    counts = comm.allgather(np.array([len(packed)]), counts=(1,) * comm.size)
+    whole = comm.gather(np.frombuffer(packed, np.uint8), counts=counts.tolist())
+    if whole is None:
+        return None
+    return [part.tobytes() for part in np.split(whole, np.cumsum(counts)[:-1])]
+
+
 def gathered(comm: Communicator, value: Any) -> list[Any]:
     """Return what each rank gives, by rank, on every rank; a value is what JSON can hold."""
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)

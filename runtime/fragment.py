@@ -10,20 +10,31 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnxruntime
-from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    SparseTensorProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    helper,
+)
 
 from ..models.errors import ModelError
 from ..models.graph import MAX_IR, opsets
 from ..models.nodes import references
-from ..models.opset import DOMAIN, OPS, result, tensor_type
-from ..models.plan import Communicate, Compute, Plan
-from .arrays import EXTENDED, Array, as_array, as_ortvalue
+from ..models.opset import DOMAIN
+from ..models.plan import Compute
+from .arrays import EXTENDED, as_array, as_ortvalue
 
 Types = dict[str, TypeProto]
+
+SLICE_KEEPS_NAMES = 10
+"""The opset in which a slice is told to be as long as what it is cut from, if that has a name; it
+then gets the memory of something longer."""
 
 FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -56,95 +67,75 @@ class Fragment:
         return [as_array(value) for value in made]
 
 
-def build(
-    plan: Plan,
-    constants: Mapping[str, Array],
-    folder: Path | None,
-    options: onnxruntime.SessionOptions,
-    providers: Sequence[Any],
-) -> tuple[list[Fragment | None], Types]:
-    """Make the session of each instruction, None for communication; return them and all types.
+class Source(NamedTuple):
+    """A model, and what its graph declares, by name: fragments are many, and graphs long."""
 
-    Raises ModelError where onnxruntime refuses a fragment.
-    """
-    if folder is not None:
-        options.add_session_config_entry(FOLDER, str(folder))
-    types = {value.name: value.type for value in plan.model.graph.input}
-    for name, array in constants.items():
-        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-        types[name] = helper.make_tensor_type_proto(kind, array.shape)
-    declared = {value.name: value.type for value in plan.model.graph.value_info}
-    fragments: list[Fragment | None] = []
-    for step in plan.instructions:
-        if isinstance(step, Communicate):
-            types |= _result_types(step, types)
-            fragments.append(None)
-        else:
-            fragments.append(_fragment(plan, step, types, options, providers))
-        for name in declared.keys() & step.outputs:
-            if not types[name].tensor_type.HasField("shape"):
-                types[name] = declared[name]
-    return fragments, types
+    model: ModelProto
+    values: Mapping[str, ValueInfoProto]
+    tensors: Mapping[str, TensorProto]
+    sparse: Mapping[str, SparseTensorProto]
+
+    @classmethod
+    def of(cls, model: ModelProto) -> Source:
+        graph = model.graph
+        return cls(
+            model,
+            {value.name: value for value in graph.value_info},
+            {tensor.name: tensor for tensor in graph.initializer},
+            {tensor.values.name: tensor for tensor in graph.sparse_initializer},
+        )
 
 
-def _result_types(step: Communicate, types: Types) -> Types:
-    op = OPS[step.op]
-    made = [helper.make_tensor_type_proto(TensorProto.BOOL, [])] * 2
-    if op.gives == "scalar":
-        made = [helper.make_tensor_type_proto(TensorProto.INT64, [])]
-    elif op.gives == "Y":
-        operand = types.get(step.inputs[0]) if op.operand != "none" else None
-        try:
-            kind, shape = result(step.op, step.attributes, *tensor_type(operand))
-        except ValueError as error:
-            raise ModelError(f"{step.node_name}: {error}") from None
-        made[0] = helper.make_tensor_type_proto(kind, shape)
-    return dict(zip(step.outputs, made, strict=False))
-
-
-def _fragment(
-    plan: Plan,
+def fragment(
+    source: Source,
     step: Compute,
     types: Types,
     options: onnxruntime.SessionOptions,
     providers: Sequence[Any],
 ) -> Fragment:
     """Make one session, and add the types of its outputs to `types`."""
-    model = _model(plan, step, types)
+    model = _model(source, step, types)
     session = open_session(model.SerializeToString(), options, providers)
     for value in session.get_outputs():
         types[value.name] = parse_type(value.type, value.shape)
     return Fragment.of(session, step)
 
 
-def _model(plan: Plan, step: Compute, types: Types) -> ModelProto:
-    source = plan.model
-    nodes = [source.graph.node[k] for k in step.nodes]
-    read = {name for node in nodes for name in references(node)}
-    declared = {value.name: value for value in source.graph.value_info}
-    inner = {name for node in nodes for name in node.output} - set(step.outputs)
+def _model(source: Source, step: Compute, types: Types) -> ModelProto:
+    model = source.model
+    nodes = [model.graph.node[k] for k in step.nodes]
+    read = dict.fromkeys(name for node in nodes for name in references(node))
+    given = set(step.outputs)
+    inner = [name for node in nodes for name in node.output if name not in given]
     graph = helper.make_graph(
         nodes,
-        source.graph.name or "fragment",
+        model.graph.name or "fragment",
         [ValueInfoProto(name=name, type=types[name]) for name in step.inputs],
-        [declared.get(name, ValueInfoProto(name=name)) for name in step.outputs],
-        [tensor for tensor in source.graph.initializer if tensor.name in read],
-        sparse_initializer=[
-            tensor for tensor in source.graph.sparse_initializer if tensor.values.name in read
-        ],
-        value_info=[value for name, value in declared.items() if name in inner],
+        [source.values.get(name, ValueInfoProto(name=name)) for name in step.outputs],
+        [source.tensors[name] for name in read if name in source.tensors],
+        sparse_initializer=[source.sparse[name] for name in read if name in source.sparse],
+        value_info=[source.values[name] for name in inner if name in source.values],
     )
-    versions = dict.fromkeys((n.domain for n in nodes), 1) | opsets(source)
+    versions = dict.fromkeys((n.domain for n in nodes), 1) | opsets(model)
     versions.pop(DOMAIN, None)
+    if versions[""] == SLICE_KEEPS_NAMES and any(node.op_type == "Slice" for node in nodes):
+        _forget_names(graph)
     return helper.make_model(
         graph,
-        ir_version=min(source.ir_version, MAX_IR),
+        ir_version=min(model.ir_version, MAX_IR),
         # onnxruntime's own operators are often used without an import of their domain.
         opset_imports=[
             helper.make_opsetid(domain, version) for domain, version in versions.items()
         ],
-        functions=list(source.functions),
+        functions=list(model.functions),
     )
+
+
+def _forget_names(graph: GraphProto) -> None:
+    """Leave all dims open that have a name."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            dim.ClearField("dim_param")
 
 
 def open_session(

@@ -22,6 +22,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self._batches: dict[Communicator, Batch] = {}
+        self._held: dict[int, Array] = {}  # so that nothing else gets their ids
 
     def send(self, comm: Communicator, array: Array, dest: int, tag: int) -> None:
         """Begin to send; the array must not change until `complete`."""
@@ -33,11 +34,17 @@ class Outbox:
         batch = self._batches.setdefault(comm, Batch(comm))
         batch.send(head, dest, tag)
         batch.send(array, dest, tag)
+        self._held[id(array)] = array
+
+    def holds(self, array: object) -> bool:
+        """Say whether an array is being sent, and must not change."""
+        return id(array) in self._held
 
     def complete(self) -> None:
         """Wait until all have left."""
         for batch in self._batches.values():
             batch.complete()
+        self._held.clear()
 
     def abandon(self) -> None:
         """Keep what is under way for ever: after a failure nobody completes it."""

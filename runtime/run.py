@@ -14,12 +14,15 @@ import numpy as np
 import onnxruntime
 
 from ..collectives import Communicator
-from . import arrays, report
+from ..models.sharding.hints import Hint
+from . import arrays, perfetto, report
 from .agreement import gathered, together
 from .compare import Comparison, compare, find_source, run_whole
+from .loading import Functions
 from .session import InferenceSession
 from .signature import check_feeds, random_feeds
 from .threads import with_threads
+from .timeline import Timeline, table, timeline
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class RunOptions:
     repeat: int = 1
     memory: int | tuple[int, ...] | None = None
     batch_dim: str | None = None
+    functions: Functions = "native"
+    trace: str | None = None
+    hints: tuple[Hint, ...] = ()
 
 
 def run(options: RunOptions, comm: Communicator) -> int:
@@ -53,10 +59,11 @@ def run(options: RunOptions, comm: Communicator) -> int:
         threads = with_threads(onnxruntime.SessionOptions(), options.threads)
     model = _of_rank(options.model, comm)
     with InferenceSession(
-        model, threads, comm=comm, mesh=options.mesh, memory=options.memory,
-        batch_dim=options.batch_dim,
+        model, threads, comm=comm, mesh=options.mesh, functions=options.functions,
+        hints=options.hints, memory=options.memory, batch_dim=options.batch_dim,
     ) as session:  # fmt: skip
         feeds = together(comm, lambda: _feeds(options, session, comm))
+        session.is_traced = options.trace is not None
         for _ in range(options.repeat):
             start = time.perf_counter()
             made = session.run(None, feeds)
@@ -66,18 +73,19 @@ def run(options: RunOptions, comm: Communicator) -> int:
         # Before the comparison, which holds the whole model.
         ranks = gathered(comm, report.of_rank(session, comm.rank))
         operators, axes, notes = report.operators(session), str(session.mesh), session.notes
+        line = None if session.trace.spans is None else timeline(comm, session.trace.spans)
     together(comm, lambda: _write_outputs(options, results, comm))
     comparison = together(comm, lambda: _compare(options, source, results, feeds))
     if comm.rank == 0:
-        _print(options, results, ranks, comparison, notes)
-    together(
-        comm,
-        lambda: (
+        _print(options, results, ranks, line, comparison, notes)
+
+    def write() -> None:
+        if comm.rank == 0:
             _write_report(options, ranks, operators, axes, seconds, comparison)
-            if comm.rank == 0
-            else None
-        ),
-    )
+        if line is not None and options.trace is not None:
+            perfetto.write(options.trace, line)
+
+    together(comm, write)
     verdict = comm.broadcast(np.array([comparison is None or comparison.equal]))
     return 0 if verdict[0] else 1
 
@@ -90,11 +98,12 @@ def _prepare(options: RunOptions, comm: Communicator) -> str | None:
         if value is not None and value < 1:
             raise ValueError(f"expected {name} of at least 1, got {value}")
     _check_numbers(options)
-    written = [options.outputs, options.report, options.inputs]
+    written = [options.outputs, options.report, options.trace, options.inputs]
     given = [os.path.realpath(path) for path in written if path is not None]
     if len(set(given)) < len(given):
-        raise ValueError("expected different files for --inputs, --outputs and --report")
-    for name, path in (("--outputs", options.outputs), ("--report", options.report)):
+        raise ValueError("expected different files for --inputs, --outputs, --report and --trace")
+    paths = {"--outputs": options.outputs, "--report": options.report, "--trace": options.trace}
+    for name, path in paths.items():
         if path is not None and _writes(path, comm):
             _check_writable(name, Path(_of_rank(path, comm)))
     if comm.rank != 0 or not options.compare:
@@ -167,6 +176,7 @@ def _print(
     options: RunOptions,
     results: Mapping[str, Any],
     ranks: list[dict[str, Any]],
+    line: Timeline | None,
     comparison: Comparison | None,
     notes: Sequence[str],
 ) -> None:
@@ -177,6 +187,9 @@ def _print(
     print(report.table(ranks))
     for note in notes:
         print(f"note  {note}")
+    if line is not None:
+        print()
+        print(table(line))
     if comparison is not None:
         print()
         for name, diff in comparison.outputs.items():

@@ -13,20 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
-from onnx import TypeProto, ValueInfoProto, numpy_helper
+from onnx import TypeProto, ValueInfoProto
 
 from ..collectives import Communicator
 from ..models.mesh import Mesh
-from ..models.plan import Compute, build_plan
+from ..models.plan import Compute, Plan, build_plan, outline
+from ..models.sharding.hints import Hint, to_hints
 from ..models.sharding.search import Terms
 from ..models.states import batch_of, states_of
 from . import kernels
-from .agreement import together
+from .agreement import gathered, together
 from .arrays import Array, dtype_of
 from .execute import Program
-from .fragment import Fragment, build, open_session
+from .flow import Types
+from .fragment import Fragment, open_session
 from .groups import Groups
-from .loading import Loaded, load_rank
+from .loading import Functions, Loaded, load_rank, settled
+from .prepare import Setting, prepare
+from .proof import prove
 from .signature import Value, check_feeds, fits, signature
 from .threads import fair_share, with_threads
 from .trace import Trace
@@ -54,6 +58,8 @@ class InferenceSession:
         *,
         comm: Communicator | MPI.Comm | None = None,
         mesh: str | Mapping[str, int] | Mesh | None = None,
+        functions: Functions = "native",
+        hints: Mapping[str, Any] | tuple[Hint, ...] = (),
         memory: int | tuple[int, ...] | None = None,
         batch_dim: str | None = None,
     ) -> None:
@@ -69,11 +75,17 @@ class InferenceSession:
         Args:
             mesh: ranks by axis, as in "tp=2,pp=2"; "auto" for what is predicted to be the fastest;
                 None for tp alone, or what the model was sharded to
-            memory: bytes of weights that a rank may hold, or those of each stage
-            batch_dim: the dim of all inputs that replicas split, or "x=1,y=0"; None for what is
-                found
+            hints: patterns of names of tensors or nodes, each with `whole` or `{"dim": 1}`, of a
+                model that is sharded as it loads; all ranks give the same
+            memory: bytes of weights that a rank of such a model may hold, or those of each stage
+            batch_dim: the dim of all its inputs that replicas split, or "x=1,y=0"; None for what
+                is found
 
-        Raises ModelError, MeshError, NothingToShard: on every rank, if on one.
+        `functions` says how calls of functions run that `rankwise lower` has made of collectives:
+        "native", as the operators that they were, by the algorithm that they spell out, or
+        "literal", by Send and Recv as they are written.
+
+        Raises ModelError, MeshError, HintError, NothingToShard: on every rank, if on one.
         """
         start = time.perf_counter()
         kernels.install()
@@ -88,17 +100,24 @@ class InferenceSession:
         given = list(providers or DEFAULT_PROVIDERS)
         if provider_options is not None:
             given = list(zip(given, provider_options, strict=True))
-        terms = Terms(memory=memory, batch_dim=batch_dim)
+        terms = Terms(memory=memory, hints=to_hints(hints), batch_dim=batch_dim)
         with tempfile.TemporaryDirectory(prefix="rankwise-") as scratch:
+            place = self._comm.rank, self._comm.size, Path(scratch)
             loaded = together(
                 self._comm,
-                lambda: load_rank(
-                    path_or_bytes, mesh, self._comm.rank, self._comm.size, Path(scratch), terms
-                ),
+                lambda: load_rank(path_or_bytes, mesh, *place, terms),
             )
+            loaded = together(
+                self._comm, lambda: settled(loaded, functions, self._comm.rank, self._comm.size)
+            )
+            plan = together(self._comm, lambda: build_plan(loaded.model))
+            # Before there are groups: ranks that do not agree on one would wait for ever.
+            if not prove(self._comm, plan, loaded):
+                self._comm.checked = True
             self._groups = Groups(self._comm, loaded.mesh)
+            alike = len(set(gathered(self._comm, outline(plan)))) == 1
             self._program: Program | None = together(
-                self._comm, lambda: self._prepare(loaded, options, given)
+                self._comm, lambda: self._prepare(loaded, plan, alike, options, given)
             )
             self.weight_bytes: int = loaded.weight_bytes
             """bytes of the initializers that this rank holds"""
@@ -109,35 +128,36 @@ class InferenceSession:
         self._running = threading.Lock()
         self.trace = Trace()
         """where the time of the latest run went"""
+        self.is_traced: bool = False
+        """whether a run keeps the times of each step, as session.trace.spans"""
         self.load_seconds: float = time.perf_counter() - start
 
     def _prepare(
-        self, loaded: Loaded, options: onnxruntime.SessionOptions, providers: Sequence[Any]
+        self,
+        loaded: Loaded,
+        plan: Plan,
+        is_alike: bool,
+        options: onnxruntime.SessionOptions,
+        providers: Sequence[Any],
     ) -> Program:
-        plan = build_plan(loaded.model)
         graph = plan.model.graph
-        folder = str(loaded.folder or "")
-        constants = {
-            tensor.name: numpy_helper.to_array(tensor, folder)
-            for tensor in graph.initializer
-            if tensor.name in plan.constants
-        }
-        for step in plan.communications:
-            self._groups.of(step)
         match plan.instructions:
             case (Compute() as all_nodes,) if loaded.is_plain:
                 session = open_session(loaded.source, options, providers)
                 # It wants all of its inputs, those that no node reads among them.
                 whole = replace(all_nodes, inputs=plan.inputs)
-                fragments: list[Fragment | None] = [Fragment.of(session, whole)]
-                types = dict[str, TypeProto]()
+                program = Program(
+                    plan.without_weights(), [Fragment.of(session, whole)], {}, self._groups
+                )
+                types = Types()
             case _:
-                fragments, types = build(plan, constants, loaded.folder, options, providers)
+                setting = Setting(loaded.folder, options, providers, self._groups, is_alike)
+                program, types = prepare(plan, setting)
         self._inputs = signature([v for v in graph.input if v.name in plan.inputs], types)
         self._outputs = signature(graph.output, types)
         self._states, self._batch = states_of(plan.model), batch_of(plan.model)
         self._local_inputs = self._local_signature(types)
-        return Program(plan.without_weights(), fragments, constants, self._groups)
+        return program
 
     def _local_signature(self, types: Mapping[str, TypeProto]) -> list[Value]:
         """Describe what run_local is fed: of each state, this rank's part."""
@@ -273,7 +293,7 @@ class InferenceSession:
         if not is_alone and not self._running.acquire(blocking=False):
             raise RuntimeError("expected one run at a time, but another thread is in one")
         try:
-            outputs, self.trace = program.run(feeds, run_options)
+            outputs, self.trace = program.run(feeds, run_options, is_traced=self.is_traced)
         finally:
             if not is_alone:
                 self._running.release()

@@ -24,6 +24,7 @@ from rich.progress import track
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from fuzz import Checked, Drawn, check, draw
+from ranks import operators
 
 from rankwise.models.sharding.rules import RULES
 
@@ -35,24 +36,25 @@ class Tally:
     graphs: int = 0
     layouts: int = 0
     differing: int = 0
-    drawn: set[str] = field(default_factory=set)
-    parted: set[str] = field(default_factory=set)
+    drawn: set[tuple[str, str]] = field(default_factory=set)
+    parted: set[tuple[str, str]] = field(default_factory=set)
+    """domains and operators"""
 
     def add(self, graph: Drawn, checked: Checked) -> None:
         self.graphs += 1
         self.layouts += checked.layouts
         self.differing += bool(checked.differences)
-        self.drawn |= {node.op_type for node in graph.model.graph.node}
+        self.drawn |= operators(graph.model)
         self.parted |= checked.operators
 
     def show(self, seconds: float, is_verbose: bool) -> None:
         print(f"{self.graphs} graphs, {self.layouts} layouts, {seconds:.0f} s")
-        known = RULES.keys()
+        known = {("", op_type) for op_type in RULES}
         print(f"of {len(known)} operators with a rule {len(known & self.drawn)} were drawn")
         print(f"{len(self.parted)} operators ran on parts, {self.differing} graphs differ")
         if is_verbose:
-            print("never drawn:", ", ".join(sorted(known - self.drawn)))
-            print("never on parts:", ", ".join(sorted(known & (self.drawn - self.parted))))
+            print("never drawn:", *sorted(op for _, op in known - self.drawn))
+            print("never on parts:", *sorted(op for _, op in known & self.drawn - self.parted))
 
 
 def main() -> int:

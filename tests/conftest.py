@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from hosts import refusal
 
 from rankwise.runtime.launch import command
 
@@ -59,3 +60,10 @@ def end(process: subprocess.Popen[str]) -> tuple[str, str]:
         except subprocess.TimeoutExpired:
             continue
     return "", "(the ranks outlived mpirun)"
+
+
+@pytest.fixture(scope="session")
+def hosts() -> None:
+    """Skip where scripts/hosts can make none."""
+    if reason := refusal():
+        pytest.skip(reason)

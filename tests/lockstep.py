@@ -12,8 +12,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import ranks
+from case import Case
+from comparison import assert_same
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+
+from rankwise.models.sharding.write import Sharding
 
 Values = dict[str, Any]
 COMBINE = {"sum": np.add, "max": np.maximum, "min": np.minimum, "prod": np.multiply}
@@ -21,24 +26,38 @@ COMBINE = {"sum": np.add, "max": np.maximum, "min": np.minimum, "prod": np.multi
 
 def load(directory: Path) -> list[onnx.ModelProto]:
     """Load the models of a sharded directory, in rank order."""
-    return [onnx.load(path) for path in sorted(directory.glob("rank*.onnx"))]
+    paths = directory.glob("rank*.onnx")
+    return [onnx.load(path) for path in sorted(paths, key=lambda path: int(path.stem[4:]))]
+
+
+def written(sharding: Sharding, directory: Path) -> list[onnx.ModelProto]:
+    """Write the graphs of all ranks, and load them again."""
+    ranks.write(sharding, directory)
+    return load(directory)
+
+
+def assert_all_same(models: Sequence[onnx.ModelProto], case: Case) -> None:
+    """Compare the outputs of every rank with those of onnxruntime on the whole graph."""
+    expected = ranks.whole(case.model, case.feeds)
+    for outputs in run(models, case.feeds):
+        assert_same(outputs, expected)
 
 
 def run(models: Sequence[onnx.ModelProto], feeds: Mapping[str, Any]) -> list[list[Any]]:
     """Return the outputs of every rank."""
-    ranks: list[Values] = [{"": None, **feeds} for _ in models]
-    for model, values in zip(models, ranks, strict=True):
+    everyone: list[Values] = [{"": None, **feeds} for _ in models]
+    for model, values in zip(models, everyone, strict=True):
         values |= {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     for nodes in zip(*(model.graph.node for model in models), strict=True):
         assert len({(node.domain, node.op_type) for node in nodes}) == 1
         if nodes[0].domain == "rankwise":
-            _communicate(nodes, ranks)
+            _communicate(nodes, everyone)
         else:
-            for model, node, values in zip(models, nodes, ranks, strict=True):
+            for model, node, values in zip(models, nodes, everyone, strict=True):
                 _compute(model, node, values)
     return [
         [values[out.name] for out in model.graph.output]
-        for model, values in zip(models, ranks, strict=True)
+        for model, values in zip(models, everyone, strict=True)
     ]
 
 
@@ -55,9 +74,14 @@ def _compute(model: onnx.ModelProto, node: onnx.NodeProto, values: Values) -> No
     values |= dict(zip([name for name in node.output if name], made, strict=True))
 
 
-def _communicate(nodes: Sequence[onnx.NodeProto], ranks: Sequence[Values]) -> None:
-    given = [values[node.input[0]] for node, values in zip(nodes, ranks, strict=True)]
-    options = {entry.name: helper.get_attribute_value(entry) for entry in nodes[0].attribute}
+def _communicate(nodes: Sequence[onnx.NodeProto], everyone: Sequence[Values]) -> None:
+    given = [values[node.input[0]] for node, values in zip(nodes, everyone, strict=True)]
+    assert len({part.dtype for part in given}) == 1
+    options, *others = (
+        {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+        for node in nodes
+    )
+    assert all(other == options for other in others)
     if nodes[0].op_type == "AllReduce":
         assert len({part.shape for part in given}) == 1  # numpy would broadcast
         combine = COMBINE[options.get("op", b"sum").decode()]
@@ -67,5 +91,5 @@ def _communicate(nodes: Sequence[onnx.NodeProto], ranks: Sequence[Values]) -> No
     else:
         assert nodes[0].op_type == "AllGather"
         result = np.concatenate(given, axis=options.get("dim", 0))
-    for node, values in zip(nodes, ranks, strict=True):
+    for node, values in zip(nodes, everyone, strict=True):
         values[node.output[0]] = result

@@ -13,6 +13,7 @@ import graphs
 import ml_dtypes
 import numpy as np
 import onnx
+from case import integers, scales
 from onnx import TensorProto, helper
 
 
@@ -38,14 +39,6 @@ def operator(text: str, passes: list[int], opset: int = 18, **weights: Any) -> O
             drawn = rng.integers(0, 100, shape)
         fed.setdefault(value.name, drawn.astype(helper.tensor_dtype_to_np_dtype(kind)))
     return Operator(model, fed, passes)
-
-
-def bytes_(*shape: int, low: int = 0, high: int = 200) -> Any:
-    return np.random.default_rng(len(shape)).integers(low, high, shape).astype(np.uint8)
-
-
-def scales(*shape: int) -> Any:
-    return (np.random.default_rng(3).random(shape) * 0.02 + 0.01).astype(np.float32)
 
 
 OPERATORS: dict[str, Operator] = {
@@ -110,59 +103,60 @@ OPERATORS: dict[str, Operator] = {
         """(float[5,4,3] x, int64[4] n) => (float[5,4,3] y) { y = ReverseSequence (x, n) }""",
         [3, 4], fed_n=np.array([5, 3, 1, 4]),
     ),
+    "PRelu whose slopes have more dims": operator(
+        "(float[5] x) => (float[1,5] z) { y = PRelu (x, s) \n z = Tanh (y) }", [5], s=(1, 5),
+    ),
     # quantized
     "QuantizeLinear": operator(
         """(float[4,6,5] x) => (uint8[4,6,5] y) { y = QuantizeLinear <axis=1> (x, s, z) }""",
-        [4, 5, 6], s=scales(6), z=bytes_(6),
+        [4, 5, 6], s=scales(6), z=integers(6, high=200),
     ),
     "QuantizeLinear of a whole": operator(
-        """(float[4,6] x) => (int8[4,6] y) { y = QuantizeLinear (x, s) \n }""".replace(
-            "int8", "uint8"
-        ),
+        "(float[4,6] x) => (uint8[4,6] y) { y = QuantizeLinear (x, s) }",
         [4, 6], 13, s=np.float32(0.02),
     ),
     "DequantizeLinear in blocks": operator(
         """(float[4,24] x) => (float[4,7] y) {
           d = DequantizeLinear <axis=0, block_size=8> (w, s, z) \n y = MatMul (x, d) }""",
-        [3, 7], 21, w=bytes_(24, 7), s=scales(3, 7), z=bytes_(3, 7),
+        [3, 7], 21, w=integers(24, 7, high=200), s=scales(3, 7), z=integers(3, 7, high=200),
     ),
     "DequantizeLinear of four bits": operator(
         """(float[4,24] x) => (float[4,7] y) {
           d = DequantizeLinear <axis=0, block_size=8> (w, s) \n y = MatMul (x, d) }""",
         [3, 7],
         21,
-        w=(bytes_(24, 7, high=15).astype(np.int8) - 7).astype(ml_dtypes.int4),
+        w=integers(24, 7, low=-7, high=8, dtype=ml_dtypes.int4),
         s=scales(3, 7),
     ),
     "QLinearMatMul": operator(
         """(uint8[4,5,8] a) => (uint8[4,5,7] y) {
           y = QLinearMatMul (a, sa, za, b, sb, zb, sy, zy) }""",
-        [4, 5, 7], sa=np.float32(0.02), za=np.uint8(90), b=bytes_(8, 7), sb=scales(7),
-        zb=bytes_(7), sy=np.float32(0.05), zy=np.uint8(100),
+        [4, 5, 7], sa=np.float32(0.02), za=np.uint8(90), b=integers(8, 7, high=200), sb=scales(7),
+        zb=integers(7, high=200), sy=np.float32(0.05), zy=np.uint8(100),
     ),
     "MatMulInteger": operator(
         """(uint8[4,5,8] a) => (int32[4,5,7] y) { y = MatMulInteger (a, b, za, zb) }""",
-        [4, 5, 7, 8], b=bytes_(8, 7), za=np.uint8(90), zb=bytes_(7),
+        [4, 5, 7, 8], b=integers(8, 7, high=3), za=np.uint8(50), zb=integers(7, high=3),
     ),
     "ConvInteger": operator(
         """(uint8[4,6,5,5] x) => (int32[4,7,3,3] y) { y = ConvInteger (x, w, zx) }""",
-        [4, 6, 7], w=bytes_(7, 6, 3, 3), zx=np.uint8(90),
+        [4, 6, 7], w=integers(7, 6, 3, 3, high=3), zx=np.uint8(50),
     ),
     "ConvInteger in groups": operator(
         """(uint8[4,6,5,5] x) => (int32[4,15,3,3] y) { y = ConvInteger <group=3> (x, w) }""",
-        [2, 3, 4, 5], w=bytes_(15, 2, 3, 3),
+        [2, 3, 4, 5], w=integers(15, 2, 3, 3, high=2),
     ),
     "QLinearConv": operator(
         """(uint8[4,6,5,5] x) => (uint8[4,7,3,3] y) {
           y = QLinearConv (x, sx, zx, w, sw, zw, sy, zy, b) }""",
-        [4, 7], sx=np.float32(0.02), zx=np.uint8(90), w=bytes_(7, 6, 3, 3), sw=scales(7),
-        zw=np.full(7, 90, np.uint8), sy=np.float32(0.09), zy=np.uint8(100),
+        [4, 7], sx=np.float32(0.02), zx=np.uint8(90), w=integers(7, 6, 3, 3, high=200),
+        sw=scales(7), zw=np.full(7, 90, np.uint8), sy=np.float32(0.09), zy=np.uint8(100),
         b=np.arange(7, dtype=np.int32) * 300,
     ),
     "QLinearConv in groups": operator(
         """(uint8[4,6,5,5] x) => (uint8[4,15,3,3] y) {
           y = QLinearConv <group=3> (x, sx, zx, w, sw, zw, sy, zy) }""",
-        [3, 4, 5], sx=np.float32(0.02), zx=np.uint8(90), w=bytes_(15, 2, 3, 3),
+        [3, 4, 5], sx=np.float32(0.02), zx=np.uint8(90), w=integers(15, 2, 3, 3, high=200),
         sw=scales(15), zw=np.full(15, 90, np.uint8), sy=np.float32(0.09), zy=np.uint8(100),
     ),
     "DynamicQuantizeLinear": operator(
@@ -233,6 +227,25 @@ OPERATORS: dict[str, Operator] = {
         """(float[4,5,6,7] x, int64[4,3,2] i) => (float[4,3,7] y) {
           y = GatherND <batch_dims=1> (x, i) }""",
         [3, 4, 7], fed_i=np.arange(24).reshape(4, 3, 2) % 5,
+    ),
+    # one place of 9, as multi-query attention takes its keys; four in a row; one in two dims
+    "GatherND of one place": operator(
+        """(float[9,5,6] x) => (float[1,5,6] y) {
+          i = Constant <value = int64[1,1] {-2}> ()
+          y = GatherND (x, i) }""",
+        [5, 6, 7],
+    ),
+    "GatherND of places in a row": operator(
+        """(float[9,5,6] x) => (float[4,5,6] y) {
+          i = Constant <value = int64[4,1] {2, 3, 4, 5}> ()
+          y = GatherND (x, i) }""",
+        [2, 3, 4, 5, 6],
+    ),
+    "GatherND of a place in two dims": operator(
+        """(float[9,5,6] x) => (float[6] y) {
+          i = Constant <value = int64[2] {2, 3}> ()
+          y = GatherND (x, i) }""",
+        [2, 3, 6, 6],
     ),
     "ScatterElements": operator(
         """(float[4,5,6] x, int64[4,2,6] i, float[4,2,6] u) => (float[4,5,6] y) {
@@ -316,13 +329,14 @@ OPERATORS: dict[str, Operator] = {
     "RoiAlign": operator(
         """(float[4,6,15,17] x, float[5,4] r, int64[5] b) => (float[5,6,2,2] y) {
           y = RoiAlign <output_height=2, output_width=2> (x, r, b) }""",
-        [5, 6], 16, fed_r=np.array([[0, 0, 9, 9], [1, 2, 7, 5], [3, 3, 8, 14], [2, 0, 5, 5],
-        [4, 4, 9, 9]], np.float32), fed_b=np.array([0, 3, 1, 2, 2]),
+        [5, 6], 16, fed_r=np.array([[0, 0, 9.3, 9.3], [1, 2, 7.3, 5.3], [3, 3, 8.3, 14.3],
+        [2, 0, 5.3, 5.3], [4, 4, 9.3, 9.3]], np.float32), fed_b=np.array([0, 3, 1, 2, 2]),
     ),
     "MaxRoiPool": operator(
         """(float[4,6,15,17] x, float[3,5] r) => (float[3,6,2,2] y) {
           y = MaxRoiPool <pooled_shape=[2,2]> (x, r) }""",
-        [3, 6], fed_r=np.array([[0, 0, 0, 9, 9], [3, 1, 2, 7, 5], [1, 3, 3, 8, 14]], np.float32),
+        [3, 6], fed_r=np.array([[0, 0, 0, 9, 9], [3, 1, 2, 7, 5], [1, 3, 3, 8, 14]], "f4")
+        + np.float32(0.3),
     ),
     "Col2Im": operator(
         """(float[4,12,8] x) => (float[4,3,2,9] y) { y = Col2Im (x, i, b) }""",

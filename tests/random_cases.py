@@ -148,8 +148,8 @@ class Letter:
     """One message from a rank to another.
 
     Where all ranks send at once `source` does not count and `dest` is so far to the right.
-    `into` is None where what is received is a new array, like an example. `more`: elements that
-    the receiver expects beside those that come.
+    `into` is None where what is received is a new array, like an example. `more`: rows that
+    the receiver expects beside those that come, which may be less than none.
     """
 
     source: int

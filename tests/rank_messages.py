@@ -102,10 +102,13 @@ class BegunExchange:
         return self.comm.sendrecv(x, sent.peer, out, came.peer, sent.tag)
 
     def batched(self) -> None:
-        with self.comm.batch() as batch:
-            for index, move in enumerate(self.exchange.moves):
-                method = batch.send if isinstance(move, Sending) else batch.recv
-                self.results[index] = method(self.arrays[index], move.peer, move.tag)
+        try:
+            with self.comm.batch() as batch:
+                for index, move in enumerate(self.exchange.moves):
+                    method = batch.send if isinstance(move, Sending) else batch.recv
+                    self.results[index] = method(self.arrays[index], move.peer, move.tag)
+        except Exception as error:
+            self.errors.append(error)
 
     def finish(self) -> Answer:
         for index in sorted(self.works, reverse=self.exchange.backwards):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 
@@ -21,14 +20,25 @@ from rankwise.models.sharding.layout import Layout, is_opaque
 from rankwise.models.sharding.search import Choice
 from rankwise.models.sharding.write import Sharding, write_part
 
+TIMEOUT_S = 60.0
 
-def cut_along(analysis: Analysis, atom: Axis, size: int) -> Sharding:
-    """Return the sharding along one atom alone."""
-    return Sharding(analysis, Mesh(tp=size), Choice((), layout(atom, size), 0.0, ()))
+Feeds = Mapping[str, Any]
 
 
-def layout(atom: Axis, size: int) -> Layout:
-    return Layout(frozenset([atom]), size)
+def quiet(is_optimised: bool = True) -> onnxruntime.SessionOptions:
+    """Return options of one thread, and no messages."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    if not is_optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def cut_along(analysis: Analysis, atoms: Axis | Iterable[Axis], size: int) -> Sharding:
+    """Return the sharding along these atoms alone."""
+    kept = frozenset([atoms] if isinstance(atoms, Axis) else atoms)
+    return Sharding(analysis, Mesh(tp=size), Choice((), Layout(kept, size), 0.0, ()))
 
 
 def passing(analysis: Analysis, size: int, op_type: str = "") -> list[Axis]:
@@ -37,36 +47,64 @@ def passing(analysis: Analysis, size: int, op_type: str = "") -> list[Axis]:
         atom
         for atom, _, sites in shardable(analysis, size)
         if any(
-            op_type in ("", site.node.op_type) and not is_opaque(site, layout(atom, size))
+            op_type in ("", site.node.op_type)
+            and not is_opaque(site, Layout(frozenset([atom]), size))
             for site in sites
         )
     ]
 
 
-def run(sharding: Sharding, feeds: Mapping[str, Any], folder: Path) -> list[list[Any]]:
-    """Return the outputs of every rank."""
+def operators(model: onnx.ModelProto) -> set[tuple[str, str]]:
+    """Return the domains and operators of a model's nodes."""
+    return {(node.domain, node.op_type) for node in model.graph.node}
+
+
+def on_parts(sharding: Sharding) -> set[tuple[str, str]]:
+    """Return the domains and operators of which a node runs on parts."""
+    layout = sharding.choice.layout
+    return {
+        (site.node.domain, site.node.op_type)
+        for site in sharding.analysis.sites
+        if not layout.sharded.isdisjoint(site.seen) and not is_opaque(site, layout)
+    }
+
+
+def write(sharding: Sharding, folder: Path) -> None:
+    """Write the graph of every rank."""
     for part in sharding.parts:
-        write_part(sharding, part, folder / f"{part.rank}.onnx", lambda done, total: None)
-    # A part that does not communicate would be sharded once more: one rank has the whole graph.
-    size = sharding.mesh.size if sharding.parts[0].collectives else 1
-    return local.run(size, partial(_answer, folder, feeds))
+        write_part(sharding, part, folder / f"rank{part.rank}.onnx", lambda done, total: None)
 
 
-def _answer(folder: Path, feeds: Mapping[str, Any], comm: Communicator) -> list[Any]:
-    with InferenceSession(folder / f"{comm.rank}.onnx", comm=comm) as session:
-        return session.run(None, feeds)
+def run(
+    sharding: Sharding, feeds: Feeds, folder: Path, is_optimised: bool = True
+) -> list[list[Any]]:
+    """Return the outputs of every rank."""
+    return [made for (made,) in run_each(sharding, [feeds], folder, is_optimised)]
 
 
-def whole(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
+def run_each(
+    sharding: Sharding, fed: Sequence[Feeds], folder: Path, is_optimised: bool = True
+) -> list[list[list[Any]]]:
+    """Return the outputs of every rank, by what is fed one after the other."""
+    write(sharding, folder)
+    paths = [folder / f"rank{part.rank}.onnx" for part in sharding.parts]
+    # A session of several ranks would shard once more what does not communicate.
+    groups = [paths] if sharding.parts[0].collectives else [[path] for path in paths]
+    return [
+        made
+        for group in groups
+        for made in local.run(len(group), partial(_work, group, fed, is_optimised), TIMEOUT_S)
+    ]
+
+
+def _work(
+    paths: Sequence[Path], fed: Sequence[Feeds], is_optimised: bool, comm: Communicator
+) -> list[list[Any]]:
+    with InferenceSession(paths[comm.rank], quiet(is_optimised), comm=comm) as session:
+        return [session.run(None, feeds) for feeds in fed]
+
+
+def whole(model: onnx.ModelProto, feeds: Feeds, is_optimised: bool = True) -> list[Any]:
     """Return what one onnxruntime session gives."""
-    return list(onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds))
-
-
-def assert_same(got: list[Any], wanted: list[Any]) -> None:
-    """Compare outputs: floats up to rounding, all else exactly."""
-    for a, b in zip(got, wanted, strict=True):
-        assert (a.shape, a.dtype) == (b.shape, b.dtype)
-        if a.dtype.kind == "f":
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-        else:
-            np.testing.assert_array_equal(a, b)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), quiet(is_optimised))
+    return list(session.run(None, feeds))

@@ -120,21 +120,45 @@ def test_auto_takes_a_mesh_of_so_many_ranks(
     assert Manifest.read("d").world_size == 3
 
 
-def test_hints_memory_and_a_cluster_change_the_choice(
+TWO_PAIRS = build(
+    """(float[b,16] x) => (float[b,16] y) {
+      h = MatMul(x, w1)
+      r = Relu(h)
+      s = MatMul(r, w2)
+      g = MatMul(s, w3)
+      u = Relu(g)
+      y = MatMul(u, w4)
+    }""",
+    w1=(16, 96), w2=(96, 16), w3=(16, 8), w4=(8, 16),
+)  # fmt: skip
+"""Of which the second pair of weights is worth no AllReduce here, and not needed for half."""
+
+
+def test_memory_a_cluster_and_hints_change_the_choice(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def cut(*more: str) -> list[list[str]]:
-        asked = ["shard", "model.onnx", "--mesh", "tp=2", "--dry-run", "--json", *more]
+    def cut(*more: str) -> list[str]:
+        asked = ["shard", "two.onnx", "--mesh", "tp=2", "--dry-run", "--json", *more]
         assert cli.main(asked) == 0
-        return [row["weights"] for row in json.loads(capsys.readouterr().out)["prices"]]
+        return [row["axis"] for row in json.loads(capsys.readouterr().out)["prices"]]
 
-    Path("hints.yaml").write_text("w1: {dim: 0}\nb2: whole\n")
-    assert cut() == [["w*", "b*"]]
-    assert cut("--hints", "hints.yaml") == [["w*"]]
-    assert cut("--memory", "2KiB") == [["w*", "b*"]]
+    onnx.save(TWO_PAIRS, "two.onnx")
+    assert cut() == cut("--memory", "1MB") == ["96"]
+    assert cut("--memory", "6900") == ["96", "8"]
     origin = Origin("2026-11-21", "here", "MPI", 2)
     Cluster(1e-9, 1e-12, 0.0, 0.0, 2, origin).write(Path("fast.json"))
-    assert cut("--cluster", "fast.json", "--memory", "1MB") == [["w*", "b*"]]
+    assert cut("--cluster", "fast.json") == ["96", "8"]
+    Path("hints.yaml").write_text("w1: whole\nw3: {dim: 1}\n")
+    assert cut("--hints", "hints.yaml", "--memory", "1MB") == ["8"]
+    for number, more in enumerate((("--memory", "6900"), ("--cluster", "fast.json"))):
+        asked = ["shard", "two.onnx", "-o", f"{number}", "--mesh", "tp=2", *more]
+        assert cli.main(asked) == 0
+        held = [entry.weight_bytes for entry in Manifest.read(f"{number}").ranks]
+        assert held == [4 * 16 * (48 + 48 + 4 + 4)] * 2
+
+
+def test_what_a_hint_says_is_written(model: Path) -> None:
+    Path("hints.yaml").write_text("w1: {dim: 0}\nb2: whole\n")
     asked = ["shard", "model.onnx", "-o", "hinted", "--mesh", "tp=2", "--hints", "hints.yaml"]
     assert cli.main(asked) == 0
     first = onnx.load("hinted/rank0.onnx", load_external_data=False)
@@ -226,8 +250,8 @@ BAD = {
         "inspect model.onnx --hints bad.yaml",
         "hint 'w9' matches no tensor and no node; near it: w2, w1",
     ),
-    "hints to ranks that choose as they load": (
-        "shard model.onnx -o d --mesh tp=2 --representation spmd --hints good.yaml",
+    "a cluster to ranks that choose as they load": (
+        "shard model.onnx -o d --mesh tp=2 --representation spmd --cluster cluster.json",
         "its ranks choose as they load",
     ),
     "place that holds other files": ("shard model.onnx -o . --mesh tp=2", "no sharded model"),
@@ -241,7 +265,9 @@ def test_bad_input_is_one_line_and_code_2(
 ) -> None:
     arguments, message = BAD[name]
     Path("bad.yaml").write_text("w9: whole")
-    Path("good.yaml").write_text("w1: whole")
+    Cluster(1e-9, 1e-12, 0.0, 0.0, 2, Origin("2026-11-21", "here", "MPI", 2)).write(
+        Path("cluster.json")
+    )
     Path("short.onnx").write_bytes(model.read_bytes()[:300])
     assert cli.main(arguments.split()) == 2
     said = capsys.readouterr()

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 from graphs import MLP, build
 
+from rankwise.models.manifest import Manifest
 from rankwise.models.sharding import shard
 from rankwise.runtime import arrays
 
@@ -74,6 +75,18 @@ def test_a_run_on_a_mesh_equals_one_process(
     assert report["compare"]["max_abs_diff"] < 1e-4
     assert done.stdout.count("compare  equal") == 1
     assert done.stderr.strip() == ""
+
+
+def test_hints_hold_for_ranks_that_cut_as_they_load(mpirun: MpiRun, place: Path) -> None:
+    Path("hints.yaml").write_text("w1: {dim: 0}\n")
+    shard("model.onnx", "wanted", "tp=3", hints={"w1": {"dim": 0}})
+    arguments = "run model.onnx --inputs in.npz --compare --report r.json --hints hints.yaml"
+    done = mpirun(3, [*RANKWISE, *arguments.split()])
+    assert done.returncode == 0, done.stderr
+    held = [entry["weight_bytes"] for entry in json.loads(Path("r.json").read_text())["ranks"]]
+    assert held == [entry.weight_bytes for entry in Manifest.read("wanted").ranks]
+    shard("model.onnx", "plain", "tp=3")
+    assert held != [entry.weight_bytes for entry in Manifest.read("plain").ranks]
 
 
 def test_run_starts_mpirun_itself(place: Path) -> None:

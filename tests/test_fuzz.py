@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from fuzz import grow, values
 from fuzz.draft import Draft, Node
-from fuzz.schemas import from_schema
 from fuzz.special import SPECIAL
 from onnx import helper
+from ranks import operators
 
 from rankwise.models.sharding.rewrite import Call, Local
 from rankwise.models.sharding.rules import RULES, convolution
@@ -32,10 +32,12 @@ def checked(number: int, size: int, most: int | None = MOST) -> fuzz.Checked:
 @pytest.mark.parametrize("size", (2, 3, 4))
 @pytest.mark.parametrize("first", range(0, 300, 3 * TOGETHER))
 def test_random_graphs_give_the_same_on_ranks(first: int, size: int) -> None:
+    layouts = 0
     for number in range(first + size - 2, first + 3 * TOGETHER, 3):
-        assert checked(number, size).differences == (), (
-            f"--first {number} --graphs 1 --seed {SEED} --sizes {size}"
-        )
+        found = checked(number, size)
+        assert found.differences == (), f"--first {number} --graphs 1 --seed {SEED} --sizes {size}"
+        layouts += found.layouts
+    assert layouts > 1.5 * TOGETHER
 
 
 def drafted(opset: int, *arrays: Any) -> Draft:
@@ -51,8 +53,9 @@ def drafted(opset: int, *arrays: Any) -> Draft:
 OPSETS = (12, 20, 24)
 """One of them has each operator, and onnxruntime a kernel for it."""
 
-NEVER = {"BitCast", "Range"}
-"""onnxruntime has no kernel for the first; the second reads scalars alone, which have no dims."""
+NEVER = {"BitCast", "If", "Loop", "Range", "Scan"}
+"""onnxruntime has no kernel for BitCast; Range reads scalars alone, which have no dims; bodies are
+made of whole graphs."""
 
 
 def test_every_operator_with_a_rule_may_be_drawn() -> None:
@@ -60,16 +63,18 @@ def test_every_operator_with_a_rule_may_be_drawn() -> None:
     fed = [
         rng.standard_normal((2, 3, 4, 4)).astype("f4"), rng.random((3, 4)).astype("f4"),
         rng.random((3, 4)).astype("f4") + 1, rng.integers(0, 9, (3, 4)),
-        rng.integers(0, 9, (3, 4)).astype("u1"), rng.random((3, 4)) < 0.5,
+        rng.integers(0, 9, (3, 4)).astype("u1"), rng.random((3, 4)) < 0.5, np.array([2, 3]),
     ]  # fmt: skip
     drafts = [drafted(opset, *fed) for opset in OPSETS]
-    known = {node.op_type for case in grow._cases() for node in case.model.graph.node}
-    rest = RULES.keys() - SPECIAL.keys() - known
+    begun = (grow.begun(case, rng) for case in grow.known())
+    known = set().union(*(operators(draft.model) for draft in begun if draft))
+    rest = [op for op in RULES if ("", op) not in known]
     assert {op for op in rest if not any(_is_drawn(d, op) for d in drafts)} == NEVER
+    assert {op for op in SPECIAL if not any(_is_drawn(d, op) for d in drafts)} == set()
 
 
 def _is_drawn(draft: Draft, op: str) -> bool:
-    nodes = (from_schema(draft, op, x) for _ in range(12) for x in draft.given)
+    nodes = (grow.node(draft, op, x) for _ in range(12) for x in draft.given)
     return any(node is not None and draft.add(node) for node in nodes)
 
 
@@ -86,17 +91,6 @@ def test_what_drowns_in_rounding_is_not_kept(divisor: float, is_kept: bool) -> N
     assert draft.add(Node("Log", [draft.values[-1].name])) is is_kept
 
 
-@pytest.mark.parametrize(("opset", "is_kept"), ((10, False), (11, True)))
-def test_what_has_another_shape_than_onnxruntime_tells_is_not_kept(
-    opset: int, is_kept: bool
-) -> None:
-    draft = drafted(opset)
-    arrays = [np.ones((n, 4), np.float32) for n in (2, 3)]
-    draft.values.append(values.Value("x", tuple(a for a in arrays for _ in values.SIGNS)))
-    names = [draft.int64(0), draft.int64(1), draft.int64(0)]
-    assert draft.add(Node("Slice", ["x", *names])) is is_kept
-
-
 def test_the_same_number_draws_the_same_graph() -> None:
     one, other = fuzz.draw(SEED, 5), fuzz.draw(SEED, 5)
     assert one.model == other.model
@@ -108,4 +102,5 @@ def test_random_graphs_find_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
         return local.unchanged()
 
     monkeypatch.setattr(convolution, "bias_once", every_bias)
-    assert any(checked(number, 2, None).differences for number in range(60))
+    found = (text for number in range(60) for text in checked(number, 2, None).differences)
+    assert any("differs: Not equal to tolerance" in text for text in found)

@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import graphs
-import lockstep
-import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from comparison import assert_same
+from lockstep import assert_all_same, written
 
+from rankwise import InferenceSession
+from rankwise.collectives import Communicator, local
 from rankwise.models.errors import HintError
 from rankwise.models.graph import load
 from rankwise.models.mesh import Mesh
 from rankwise.models.sharding import plan, shard
 from rankwise.models.sharding.hints import Hint, read_hints, to_hints
 from rankwise.models.sharding.search import Terms
-from rankwise.models.sharding.write import Sharding, write_part
+from rankwise.models.sharding.write import Sharding
 
 
 def hinted(case: graphs.Case, size: int = 2, **hints: Any) -> Sharding:
@@ -31,28 +33,54 @@ def shapes(sharding: Sharding, rank: int = 0) -> dict[str, tuple[int, ...]]:
     return {name: held.shape for name, held in sharding.part(rank).held.items()}
 
 
-def assert_right(sharding: Sharding, case: graphs.Case, directory: Path) -> None:
-    for part in sharding.parts:
-        write_part(sharding, part, directory / f"rank{part.rank}.onnx", lambda *_: None)
-    session = onnxruntime.InferenceSession(case.model.SerializeToString())
-    expected = session.run(None, case.feeds)
-    for outputs in lockstep.run(lockstep.load(directory), case.feeds):
-        for got, want in zip(outputs, expected, strict=True):
-            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+def held(source: Path, size: int, **asked: Any) -> list[int]:
+    """The bytes that ranks hold of a model that is cut as it loads, its answers compared."""
+    session = onnxruntime.InferenceSession(graphs.MLP.model.SerializeToString())
+    expected = session.run(None, graphs.MLP.feeds)
+
+    def load_and_run(comm: Communicator) -> int:
+        with InferenceSession(source, comm=comm, **asked) as session:
+            assert_same(session.run(None, graphs.MLP.feeds), expected)
+            return session.weight_bytes
+
+    return local.run(size, load_and_run, timeout=60)
+
+
+@pytest.mark.parametrize("size", (2, 3))
+def test_ranks_that_cut_as_they_load_keep_hints_and_memory(size: int, tmp_path: Path) -> None:
+    source = tmp_path / "model.onnx"
+    source.write_bytes(graphs.MLP.model.SerializeToString())
+    hints = {"w1": {"dim": 0}, "w2": "whole"}
+    wanted = [part.weight_bytes for part in hinted(graphs.MLP, size, w1=0, w2="whole").parts]
+    assert held(source, size, hints=hints) == wanted != held(source, size)
+    shard(source, tmp_path / "spmd", "tp=2", representation="spmd", hints=hints)
+    assert held(tmp_path / "spmd", size) == wanted
+    shard(source, tmp_path / "roomy", "tp=2", representation="spmd", memory=10**6)
+    assert held(tmp_path / "roomy", size) == held(source, size, memory=10**6)
+    assert held(tmp_path / "roomy", size, hints=hints) == wanted
+
+
+def test_hints_for_what_is_sharded_already_are_refused(tmp_path: Path) -> None:
+    source = tmp_path / "model.onnx"
+    source.write_bytes(graphs.MLP.model.SerializeToString())
+    shard(source, tmp_path / "cut", "tp=2")
+    for sharded in (tmp_path / "cut", tmp_path / "cut" / "rank0.onnx"):
+        with pytest.raises(HintError, match="is sharded already; shard the whole model again"):
+            held(sharded, 2, hints={"w1": "whole"})
 
 
 def test_a_dim_is_cut_where_a_hint_asks_for_it(tmp_path: Path) -> None:
     assert shapes(hinted(graphs.MLP))["w1/local"] == (16, 15)
     sharding = hinted(graphs.MLP, w1=0)
     assert shapes(sharding)["w1/local"] == (8, 30)
-    assert_right(sharding, graphs.MLP, tmp_path)
+    assert_all_same(written(sharding, tmp_path), graphs.MLP)
 
 
 def test_a_tensor_stays_whole_where_a_hint_asks_for_it(tmp_path: Path) -> None:
     sharding = hinted(graphs.MLP, w1="whole")
     assert shapes(sharding)["w1"] == (16, 30)
     assert shapes(sharding)["w2/local"] == (30, 5)
-    assert_right(sharding, graphs.MLP, tmp_path)
+    assert_all_same(written(sharding, tmp_path), graphs.MLP)
 
 
 def test_a_node_is_computed_whole_where_a_hint_asks_for_it(tmp_path: Path) -> None:
@@ -65,7 +93,7 @@ def test_a_node_is_computed_whole_where_a_hint_asks_for_it(tmp_path: Path) -> No
     assert shapes(sharding)["w2"] == (30, 9)
     assert shapes(sharding)["w1/local"] == (16, 15)
     assert sharding.parts[0].collectives == {"AllGather": 1}
-    assert_right(sharding, case, tmp_path)
+    assert_all_same(written(sharding, tmp_path), case)
 
 
 def test_a_pattern_names_many_and_a_dim_counts_from_the_end() -> None:
@@ -86,7 +114,7 @@ def test_heads_are_taken_one_by_one_where_a_hint_asks_for_it(tmp_path: Path) -> 
     """Three groups are too few for four ranks: only the six heads can be cut."""
     sharding = hinted(graphs.GROUPED_QUERIES, 4, wq=1)
     assert shapes(sharding)["wq/local"][1] < 24
-    assert_right(sharding, graphs.GROUPED_QUERIES, tmp_path)
+    assert_all_same(written(sharding, tmp_path), graphs.GROUPED_QUERIES)
 
 
 def test_a_node_stays_whole_where_heads_are_taken_one_by_one(tmp_path: Path) -> None:
@@ -99,7 +127,7 @@ def test_a_node_stays_whole_where_heads_are_taken_one_by_one(tmp_path: Path) -> 
     held = shapes(sharding)
     assert held["wq/local"][1] < 24
     assert "wo" in held
-    assert_right(sharding, case, tmp_path)
+    assert_all_same(written(sharding, tmp_path), case)
 
 
 def test_shard_takes_a_mapping(tmp_path: Path) -> None:

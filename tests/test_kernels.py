@@ -125,7 +125,9 @@ def test_the_result_may_take_the_place_of_an_operand(
 
 @pytest.mark.parametrize(("op", "dtype", "kernel"), [c for c in CASES if c.values[0] in ROUNDING])
 @pytest.mark.parametrize("wide", [("left", "out"), ("out",), ("left",), ("right",)])
-@pytest.mark.parametrize("count", [99, by_onnxruntime.FEW_ELEMENTS, TILE_ELEMENTS + 99])
+@pytest.mark.parametrize(
+    "count", [99, by_onnxruntime.FEW_ELEMENTS, TILE_ELEMENTS + kernels.FEW_ELEMENTS]
+)
 def test_what_rounds_takes_and_gives_float32(
     op: str, dtype: np.dtype[Any], kernel: Operation, wide: tuple[str, ...], count: int
 ) -> None:
@@ -139,17 +141,33 @@ def test_what_rounds_takes_and_gives_float32(
     np.testing.assert_array_equal(out, expected.astype(out.dtype))
 
 
-def test_all_of_float16_is_widened() -> None:
-    every = np.arange(1 << 16).astype(np.uint16).view(np.float16)
-    out = np.empty(every.size, np.float32)
-    kernels.widen_half(every, out)
-    expected = every.astype(np.float32)
-    np.testing.assert_array_equal(out, expected)
-    np.testing.assert_array_equal(np.signbit(out), np.signbit(expected))
+EVERY_HALF = np.arange(1 << 16).astype(np.uint16).view(np.float16)
+
+
+def test_all_of_float16_that_is_finite_is_widened() -> None:
+    finite = EVERY_HALF[np.isfinite(EVERY_HALF)]
+    out = kernels.widened(finite)
+    assert out is not None
+    expected = finite.astype(np.float32)
+    np.testing.assert_array_equal(out.view(np.uint32), expected.view(np.uint32))
+    for other in EVERY_HALF[~np.isfinite(EVERY_HALF)]:
+        assert kernels.widened(np.array([1, other, 2], np.float16)) is None
+
+
+@pytest.mark.parametrize("shift", [1, 5, 31, 1024, 1025, 0x3FFF, 0x7C01, 0x8000, 0xABCD])
+def test_every_float16_is_added_to_others(shift: int) -> None:
+    other = np.roll(EVERY_HALF, shift)
+    # By themselves, and among tiles without infinities and NaN.
+    below = [x.view(np.uint16) & 0xB7FF for x in (EVERY_HALF, other)]
+    for left, right in ((EVERY_HALF, other), [x.view(np.float16) for x in below]):
+        out = np.empty_like(left)
+        kernels.half_in_float32(np.add, left, right, out=out)
+        assert_same(out, left + right)
+    assert kernels.is_below(kernels.HALF_SUMMABLE, left)
 
 
 def test_all_that_lies_at_or_between_float16_is_rounded_to_even() -> None:
-    every = np.arange(1 << 16).astype(np.uint16).view(np.float16).astype(np.float64)
+    every = EVERY_HALF[np.isfinite(EVERY_HALF)].astype(np.float64)
     between = ((every[1:] + every[:-1]) / 2).astype(np.float32)
     some = np.random.default_rng(0).integers(0, 1 << 32, 1 << 18, np.uint32).view(np.float32)
     wide = np.concatenate([
@@ -157,10 +175,17 @@ def test_all_that_lies_at_or_between_float16_is_rounded_to_even() -> None:
         np.nextafter(between, np.float32(-np.inf)),
         np.array([65519.996, 65520, 65536, 1e-8], np.float32),
     ])  # fmt: skip
-    out = np.empty(wide.size, np.float16)
-    for tile in kernels.tiles(wide.size):
-        kernels.narrow_half(wide[tile], out[tile])
+    size = np.abs(wide)
+    fits = (size >= 2.0**-14) & (size <= 65504)  # subnormals would be rounded twice
+    fits[: every.size] = True
+    ones, out = np.ones_like(wide), np.empty(wide.size, np.float16)
+    kernels.half_in_float32(np.multiply, wide, ones, out=out)
     assert_same(out, wide.astype(np.float16))
+    assert kernels.combined(np.multiply, wide[fits], ones[fits], out[: fits.sum()])
+    assert_same(out[: fits.sum()], wide[fits].astype(np.float16))
+    for few in ([65519.996], [np.inf], [np.nan], np.nextafter(between[:1], np.float32(1))):
+        unfit = np.array([1, *few], np.float32)
+        assert not kernels.combined(np.multiply, unfit, ones[:2], out[:2])
 
 
 @pytest.mark.parametrize("dtype", [HALF, BFLOAT], ids=str)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from rankwise.collectives.algorithms.direct import (
 )
 from rankwise.collectives.algorithms.ring import ring_allgather
 from rankwise.collectives.algorithms.shared import two_shot_allreduce
-from rankwise.collectives.blocks import even
+from rankwise.collectives.blocks import Offsets, even
 from rankwise.collectives.loads import Piece, Taken, exchange
 from rankwise.collectives.schedule import Algorithm
 
@@ -40,22 +42,40 @@ def test_a_rank_lends_each_other_one_its_block() -> None:
     assert tile.takes == (Taken(3, 5, pieces),)
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 5])
-@pytest.mark.parametrize(
-    ("algorithm", "root"), [(direct_alltoall, None), (direct_reduce, 2), (direct_broadcast, 1)]
-)
-def test_tiles_have_every_element_once(algorithm: Algorithm, root: int | None, most: int) -> None:
-    where = tuple(even(length, 6) for length in (9, 20, 4)) if root is None else THREE
-    for rank in range(3):
-        plan = exchange(algorithm, rank, root, where, most)
-        whole = exchange(algorithm, rank, root, where, 10**6)
-        for part in ("lends", "takes"):
-            got = sorted(
-                i for tile in plan.tiles for x in getattr(tile, part) for i in range(*x[:2])
-            )
-            once = [i for tile in whole.tiles for x in getattr(tile, part) for i in range(*x[:2])]
-            assert got == sorted(once)
+UNLIKE = tuple(even(length, 6) for length in (9, 20, 4))  # of each rank: 3 blocks, then 3 more
+ALL, NOTHING = range(7), range(0)
+TILED: list[tuple[Any, ...]] = [
+    (direct_alltoall, None, UNLIKE,
+     [[2, 3, 4, 5], [0, 1, 2, 3, 8, 9, 10], [0, 1]],  # all but the own of the first 3 blocks
+     [range(6, 9), range(11, 20), range(3, 4)]),
+    (direct_reduce, 2, THREE, [ALL, ALL, NOTHING], [NOTHING, NOTHING, ALL]),
+    (direct_broadcast, 1, THREE, [NOTHING, ALL, NOTHING], [ALL, NOTHING, ALL]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 1000])
+@pytest.mark.parametrize(("algorithm", "root", "where", "lent", "taken"), TILED)
+def test_tiles_have_every_element_once(
+    algorithm: Algorithm,
+    root: int | None,
+    where: tuple[Offsets, ...],
+    lent: list[Sequence[int]],
+    taken: list[range],
+    most: int,
+) -> None:
+    plans = [exchange(algorithm, rank, root, where, most) for rank in range(3)]
+    for rank, plan in enumerate(plans):
+        assert elements(tile.lends for tile in plan.tiles) == list(lent[rank])
+        assert elements(tile.takes for tile in plan.tiles) == list(taken[rank])
         assert all(tile.length <= most + 2 for tile in plan.tiles)  # one more in each piece
+        for turn, tile in enumerate(plan.tiles):
+            for peer, piece in itertools.chain.from_iterable(take.pieces for take in tile.takes):
+                assert peer == rank or piece in plans[peer].tiles[turn].lends
+
+
+def elements(tiles: Iterable[Sequence[Piece | Taken]]) -> list[int]:
+    """The elements of all runs, in order."""
+    return sorted(i for tile in tiles for run in tile for i in range(run.start, run.stop))
 
 
 @pytest.mark.parametrize("algorithm", [two_shot_allreduce, ring_allgather])

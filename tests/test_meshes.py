@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 import pytest
 import ranks
+from comparison import assert_same
 from graphs import CASES, build, normal
 
 from rankwise import InferenceSession
 from rankwise.collectives import Communicator, local
-from rankwise.models.errors import MeshError, ModelError
+from rankwise.models.errors import HintError, MeshError
 from rankwise.models.graph import load
 from rankwise.models.manifest import Manifest
 from rankwise.models.mesh import Mesh, meshes
@@ -50,7 +51,7 @@ def test_every_mesh_gives_the_same_outputs(name: str, mesh: str, tmp_path: Path)
     sharding = plan(load(case.model), mesh)
     expected = ranks.whole(case.model, case.feeds)
     for got in ranks.run(sharding, case.feeds, tmp_path):
-        ranks.assert_same(got, expected)
+        assert_same(got, expected)
 
 
 @pytest.mark.parametrize("mesh", ["pp=2,dp=2", "pp=3"])
@@ -59,7 +60,7 @@ def test_what_bodies_capture_is_renamed_and_sent(mesh: str, flag: bool, tmp_path
     model = build(CAPTURING, w1=(8, 12), w2=(12, 6))
     feeds = {"x": normal(3, 8), "c": np.array(flag)}
     for got in ranks.run(plan(load(model), mesh), feeds, tmp_path):
-        ranks.assert_same(got, ranks.whole(model, feeds))
+        assert_same(got, ranks.whole(model, feeds))
 
 
 def test_a_batch_of_fixed_size_is_split_beside_tp(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_a_batch_of_fixed_size_is_split_beside_tp(tmp_path: Path) -> None:
     assert sharding.batch.batch is not None
     feeds = {"x": normal(3, 5, 24)}
     for got in ranks.run(sharding, feeds, tmp_path):
-        ranks.assert_same(got, ranks.whole(model, feeds))
+        assert_same(got, ranks.whole(model, feeds))
 
 
 def test_every_collective_of_a_product_names_its_axis() -> None:
@@ -117,7 +118,7 @@ def test_one_file_of_whole_weights_takes_the_mesh_when_it_runs(
             return str(session.mesh), session.run(None, case.feeds)
 
     for used, got in local.run(3, work):
-        ranks.assert_same(got, ranks.whole(case.model, case.feeds))
+        assert_same(got, ranks.whole(case.model, case.feeds))
         assert used == made_for if mesh is None else mesh == "auto" or used == mesh
 
 
@@ -150,11 +151,21 @@ def test_an_output_that_cannot_be_sent_is_refused() -> None:
 def test_limits_are_refused_for_what_is_sharded_already(tmp_path: Path) -> None:
     onnx.save(CASES["mlp"].model, tmp_path / "model.onnx")
     shard(tmp_path / "model.onnx", tmp_path / "d", "pp=2")
-    with pytest.raises(MeshError, match="is sharded already; leave memory and batch_dim out"):
+    with pytest.raises(HintError, match=r"no hints, memory or batch_dim, since .* is sharded"):
         local.run(2, lambda comm: InferenceSession(tmp_path / "d", comm=comm, batch_dim="0"))
-    with pytest.raises(ModelError, match="no hints, memory, batch_dim"):
-        shard(tmp_path / "model.onnx", tmp_path / "e", "dp=2", representation="spmd",
-            batch_dim="0")  # fmt: skip
+
+
+def test_a_batch_that_is_named_is_kept_for_ranks_that_cut_as_they_load(tmp_path: Path) -> None:
+    model = build("(float[b,8] x) => (float[b,8] y) { y = CumSum(x, one) }", one=np.int64(1))
+    onnx.save(model, tmp_path / "model.onnx")
+    shard(tmp_path / "model.onnx", tmp_path / "d", "dp=2", representation="spmd", batch_dim="x=0")
+
+    def work(comm: Communicator) -> tuple[tuple[str, ...], set[str]]:
+        with InferenceSession(tmp_path / "d", comm=comm) as session:
+            session.run(None, {"x": normal(3, 8)})
+            return session.notes, set(session.trace.operators)
+
+    assert local.run(2, work) == [((), {"AllGather"})] * 2
 
 
 @pytest.mark.parametrize("mesh", [Mesh(pp=2, dp=3, tp=4), Mesh(tp=5), Mesh()])

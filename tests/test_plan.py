@@ -5,7 +5,16 @@ import pytest
 from onnx import parser
 
 from rankwise.models.errors import ModelError
-from rankwise.models.plan import Communicate, Compute, Plan, build_plan, communicates
+from rankwise.models.plan import (
+    Branch,
+    Compute,
+    ParallelFor,
+    Plan,
+    Repeat,
+    Scan,
+    build_plan,
+    communicates,
+)
 
 
 def model(body: str, ends: str = "(float[n] x) => (float[n] y)") -> onnx.ModelProto:
@@ -18,7 +27,7 @@ def written(plan: Plan) -> list[str]:
     nodes = plan.model.graph.node
     return [
         f"[{step.op}]"
-        if isinstance(step, Communicate)
+        if not isinstance(step, Compute)
         else "+".join(nodes[k].op_type for k in step.nodes)
         for step in plan.instructions
     ]
@@ -135,6 +144,71 @@ def test_control_flow_without_communication_is_computed() -> None:
     assert plan.instructions[1] == Compute((1,), ("c", "a"), ("y",))
 
 
+def test_a_branch_that_communicates_is_an_instruction_with_plans() -> None:
+    body = """
+        k = Constant<value_ints=[1, -1]>() a = Neg(x) b = Relu(x)
+        y = If (c) <then_branch = t () => (float[n] p) {
+                        s = rankwise.AllReduce(a) p = Reshape(s, k) },
+                    else_branch = e () => (float[n] q) { q = Mul(b, w) }>
+        z = Neg(y)
+    """
+    made = model(body, "(float[n] x, bool c) => (float[n] z)")
+    made.graph.initializer.append(onnx.helper.make_tensor("w", 1, [1], [2.0]))
+    plan = build_plan(made)
+    first, branch, last = plan.instructions
+    assert isinstance(branch, Branch) and isinstance(first, Compute)
+    assert (branch.node_name, branch.inputs, branch.outputs) == ("y", ("c", "a", "b"), ("y",))
+    assert (first.outputs, last.inputs) == (("a", "b"), ("y",))
+    then, other = branch.bodies
+    assert (then.inputs, then.captured, written(then)) == (
+        (), ("a",), ["[AllReduce]", "Constant+Reshape"]
+    )  # fmt: skip
+    assert (other.captured, written(other)) == (("b",), ["Mul"])
+    assert [tensor.name for tensor in other.model.graph.initializer] == ["w"]
+    assert then.is_collective and not other.is_collective and plan.is_collective
+    assert [step.op for step in plan.communications] == ["AllReduce"]
+    assert not plan.without_weights().instructions[1].bodies[1].model.ByteSize()
+
+
+def test_a_loop_says_what_it_carries_and_whether_its_body_stops_it() -> None:
+    body = """
+        y, all = Loop (n, , x) <body = b (int64 i, bool go, float[n] v) => (
+            bool go_on, float[n] s, float[n] v) {
+            s = rankwise.AllReduce(v) go_on = Identity(go) }>
+        t = rankwise.Barrier()
+    """
+    plan = build_plan(model(body, "(float[n] x, int64 n) => (float[n] y, float[m, n] all)"))
+    repeat, _ = plan.instructions
+    assert isinstance(repeat, Repeat)
+    assert (repeat.inputs, repeat.outputs) == (("n", "", "x"), ("y", "all"))
+    assert (repeat.carried, repeat.stops) == (1, False)
+    assert repeat.body.outputs == ("go_on", "s", "v")
+
+
+def test_a_scan_says_how_it_walks() -> None:
+    body = """
+        y, all = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_output_directions = [1],
+            body = b (float[n] v, float[n] e) => (float[n] s, float[n] u) {
+            u = rankwise.AllReduce(e) s = Add(u, v) }> (x, m)
+    """
+    ends = "(float[n] x, float[n,k] m) => (float[n] y, float[k,n] all)"
+    (scan,) = build_plan(model(body, ends)).instructions
+    assert isinstance(scan, Scan)
+    assert (scan.states, scan.input_dims, scan.input_reversed) == (1, (1,), (False,))
+    assert (scan.output_dims, scan.output_reversed) == ((0,), (True,))
+
+
+def test_parallel_for_is_an_instruction_though_nothing_in_it_communicates() -> None:
+    body = """
+        y = rankwise.ParallelFor <returns = "concat", dim = 1,
+            body = b (int64 id, float[n] v) => (float[n] p) { p = Neg(v) }> (count, x)
+    """
+    (step,) = build_plan(model(body, "(float[n] x, int64 count) => (float[n] y)")).instructions
+    assert isinstance(step, ParallelFor)
+    assert (step.inputs, step.returns, step.dim) == (("count", "x"), "concat", 1)
+    assert step.body.inputs == ("id", "v") and step.attributes == {}
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -145,9 +219,24 @@ def test_control_flow_without_communication_is_computed() -> None:
         ("y = rankwise.AllReduce<axis=1>(x)", "among op, groups.* got 'axis'"),
         ("t = rankwise.Send(x) y = Neg(x)", "expected 2 inputs before the tokens"),
         (
-            "y = If (c) <then_branch = t () => (float[n] p) { p = rankwise.AllReduce(x) },"
+            "y = If (c) <then_branch = t () => (float[n] p) { p = rankwise.AllReduce(ghost) },"
             "else_branch = e () => (float[n] q) { q = Neg(x) }>",
-            "inside its body, which is not supported yet",
+            "If 'y' reads 'ghost', which nothing makes",
+        ),
+        (
+            "y = If (c) <then_branch = t () => (float[n] p) { p = rankwise.AllReduce<k=1>(x) },"
+            "else_branch = e () => (float[n] q) { q = Neg(x) }>",
+            "If 'y' > AllReduce 'p': expected attributes of AllReduce",
+        ),
+        (
+            "y = rankwise.ParallelFor(c) <body = b (int64 i, float[n] v) => (float[n] p)"
+            " { p = Neg(v) }>",
+            "ParallelFor 'y': expected 1 inputs of its body, got 2",
+        ),
+        (
+            "y, z = Loop (, c, x) <body = b (int64 i, bool go, float[n] v) => (bool go, p)"
+            " { p = rankwise.AllReduce(v) }>",
+            "Loop 'y': expected 3 outputs of its body, got 2",
         ),
     ],
 )

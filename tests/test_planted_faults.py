@@ -17,9 +17,10 @@ import test_contrib
 import test_rules
 import test_sharding
 
+from rankwise.models.placing.placement import bounds
 from rankwise.models.sharding import partition, relayout
 from rankwise.models.sharding.axes import Axis, atoms, leaves, pieces, product
-from rankwise.models.sharding.layout import Layout, bounds, partial_op
+from rankwise.models.sharding.layout import Layout, partial_op
 from rankwise.models.sharding.rewrite import Call, Local
 from rankwise.models.sharding.rules import (
     RULES,

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import ranks
+from comparison import assert_same
 from graphs import CASES, Case, build, normal
 from replicas import HELD, PASSING
 
@@ -48,14 +49,14 @@ def test_a_batch_of_any_length_gives_the_same_outputs(name: str, tmp_path: Path)
         for count in (5,) if is_fixed else (1, 2, 5):
             feeds = rows(case, "x", count)
             for got in ranks.run(sharding, feeds, tmp_path):
-                ranks.assert_same(got, ranks.whole(case.model, feeds))
+                assert_same(got, ranks.whole(case.model, feeds))
 
 
 def test_rows_that_are_made_of_sizes_alone_are_gathered_on_every_stage(tmp_path: Path) -> None:
     case = PASSING["rows that are made alike"]
     sharding = plan(load(case.model), "pp=2,dp=2")
     for got in ranks.run(sharding, rows(case, "x", 5), tmp_path):
-        ranks.assert_same(got, ranks.whole(case.model, rows(case, "x", 5)))
+        assert_same(got, ranks.whole(case.model, rows(case, "x", 5)))
 
 
 @pytest.mark.parametrize("name", HELD)
@@ -66,7 +67,7 @@ def test_a_batch_that_does_not_pass_is_not_split(name: str, tmp_path: Path) -> N
     feeds = {"x": normal(4, 8)}
     for got in ranks.run(plan(load(model), Mesh(dp=3)), feeds, tmp_path):
         if "drawn" not in name:
-            ranks.assert_same(got, ranks.whole(model, feeds))
+            assert_same(got, ranks.whole(model, feeds))
 
 
 def test_replicas_without_a_batch_are_idle_and_it_is_said(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_replicas_without_a_batch_are_idle_and_it_is_said(tmp_path: Path) -> Non
     idle = [part.weight_bytes for part in sharding.parts if sharding.mesh.place(part.rank).dp]
     assert idle == [0] * 4
     for got in ranks.run(sharding, case.feeds, tmp_path):
-        ranks.assert_same(got, ranks.whole(case.model, case.feeds))
+        assert_same(got, ranks.whole(case.model, case.feeds))
 
 
 def test_the_dims_of_a_recurrence_are_found_unless_its_states_have_a_fixed_size() -> None:
@@ -101,7 +102,7 @@ def test_a_person_may_name_the_batch(tmp_path: Path) -> None:
         sharding = plan(load(model), Mesh(dp=2), Terms(batch_dim=asked))
         assert sharding.batch.batch == ({"x": 0}, {"y": 0})
     for got in ranks.run(sharding, {"x": normal(5, 8)}, tmp_path):
-        ranks.assert_same(got, ranks.whole(model, {"x": normal(5, 8)}))
+        assert_same(got, ranks.whole(model, {"x": normal(5, 8)}))
 
 
 @pytest.mark.parametrize(
@@ -169,4 +170,4 @@ def test_the_rows_of_an_input_that_is_broadcast_are_kept(tmp_path: Path) -> None
     for counts in ((1, 5), (5, 1)):
         feeds = {name: normal(n, 8) for name, n in zip("xz", counts, strict=True)}
         for got in ranks.run(sharding, feeds, tmp_path):
-            ranks.assert_same(got, ranks.whole(model, feeds))
+            assert_same(got, ranks.whole(model, feeds))

@@ -1,59 +1,21 @@
-"""Sessions of ranks that are threads of this process, on graphs written by hand, against numpy."""
+"""Sessions on graphs that communicate, written by hand, against numpy."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper, parser
+from onnx import TensorProto, helper
+from sessions import Array, model, operand, run
 
 import rankwise
 from rankwise.collectives import Communicator, local
-from rankwise.models.errors import MeshError, ModelError
-from rankwise.models.sharding import shard
+from rankwise.models.errors import ModelError
 from rankwise.runtime.execute import NodeError
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def model(
-    body: str, ends: str = "(float[n,m] x) => (float[a,b] y)", **weights: Any
-) -> onnx.ModelProto:
-    header = '<ir_version: 10, opset_import: ["" : 20, "rankwise" : 1]>'
-    made = parser.parse_model(f"{header} g {ends} {{ {body} }}")
-    for name, value in weights.items():
-        made.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    return made
-
-
-def operand(rank: int, *shape: int) -> Array:
-    """A different array on each rank, of small integers so that sums are exact."""
-    rng = np.random.default_rng(rank)
-    return rng.integers(-9, 9, shape or (2, 3)).astype(np.float32)
-
-
-def run(
-    size: int,
-    made: onnx.ModelProto | Callable[[int], onnx.ModelProto],
-    feeds: Callable[[int], dict[str, Any]] = lambda rank: {"x": operand(rank)},
-) -> list[list[Array]]:
-    """The outputs of every rank."""
-
-    def on_rank(comm: Communicator) -> list[Array]:
-        source = made if isinstance(made, onnx.ModelProto) else made(comm.rank)
-        with rankwise.InferenceSession(source.SerializeToString(), comm=comm) as session:
-            session.run(None, feeds(comm.rank))  # a second run must not see the first
-            return session.run(None, feeds(comm.rank))
-
-    return local.run(size, on_rank, timeout=60)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -179,9 +141,9 @@ def test_a_received_tensor_of_another_shape_is_an_error_that_names_the_node() ->
     def of_rank(rank: int) -> onnx.ModelProto:
         if rank == 0:
             return model("t = rankwise.Send(x, one) y = Neg(x)", one=np.int64(1))
-        return model("y = rankwise.Recv<dtype=1, shape=[5]>(zero)", zero=np.int64(0))
+        return model("y = rankwise.Recv<dtype=1, shape=[5, 3]>(zero)", zero=np.int64(0))
 
-    expected = r"rank 1, Recv .* expected float32 \(5,\) of rank 0, got float32 \(2, 3\)"
+    expected = r"rank 1, Recv .* expected float32 \(5, 3\) of rank 0, got float32 \(2, 3\)"
     with pytest.raises(NodeError, match=expected):
         run(2, of_rank)
 
@@ -291,59 +253,9 @@ def test_outputs_that_are_inputs_weights_and_results_work_and_are_the_callers_ow
     assert w.tolist() == [1, 1]
 
 
-def mlp(path: Path) -> tuple[Path, dict[str, Array]]:
-    rng = np.random.default_rng(5)
-    made = model(
-        "h = MatMul(x, w1) r = Relu(h) y = MatMul(r, w2)",
-        "(float[n,6] x) => (float[n,4] y)",
-        w1=rng.standard_normal((6, 10)).astype(np.float32),
-        w2=rng.standard_normal((10, 4)).astype(np.float32),
-    )
-    del made.opset_import[1]
-    onnx.save(made, path / "mlp.onnx")
-    return path / "mlp.onnx", {"x": rng.standard_normal((3, 6)).astype(np.float32)}
-
-
-@pytest.mark.parametrize("how", ["file", "bytes", "spmd", "per-rank"])
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_a_plain_model_gives_what_onnxruntime_gives(tmp_path: Path, how: str, size: int) -> None:
-    path, feeds = mlp(tmp_path)
-    source: Path | bytes = path.read_bytes() if how == "bytes" else path
-    if how in ("spmd", "per-rank"):
-        source = tmp_path / how
-        shard(path, source, f"tp={size}", representation=how)
-    expected = onnxruntime.InferenceSession(path).run(None, feeds)[0]
-
-    def on_rank(comm: Communicator) -> tuple[Array, int]:
-        with rankwise.InferenceSession(source, comm=comm) as session:
-            assert [value.name for value in session.get_inputs()] == ["x"]
-            assert session.get_inputs()[0][1:] == ("tensor(float)", ["n", 6])
-            assert session.get_outputs()[0] == ("y", "tensor(float)", ["n", 4])
-            return session.run(["y"], feeds)[0], session.weight_bytes
-
-    results = local.run(size, on_rank)
-    for y, _ in results:
-        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
-    assert sum(nbytes for _, nbytes in results) == 400
-
-
-@pytest.mark.parametrize("size", [1, 3])
-def test_the_ranks_of_an_spmd_directory_are_chosen_when_it_runs(tmp_path: Path, size: int) -> None:
-    path, feeds = mlp(tmp_path)
-    shard(path, tmp_path / "spmd", "tp=2", representation="spmd")
-
-    def on_rank(comm: Communicator) -> Array:
-        with rankwise.InferenceSession(tmp_path / "spmd", comm=comm) as session:
-            assert str(session.mesh) == f"tp={size}"
-            return session.run(None, feeds)[0]
-
-    expected = onnxruntime.InferenceSession(path).run(None, feeds)[0]
-    for y in local.run(size, on_rank):
-        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
-
-
 def test_the_latest_run_is_accounted_for() -> None:
-    made = model("a = Neg(x) b = rankwise.AllReduce(a) y = rankwise.AllReduce(b)")
+    body = "a = Neg(x) b = rankwise.AllReduce(a) y = rankwise.AllReduce(b)"
+    made = model(body, "(float[8,16] x) => (float[8,16] y)")
 
     def on_rank(comm: Communicator) -> tuple[int, int]:
         with rankwise.InferenceSession(made.SerializeToString(), comm=comm) as session:
@@ -355,90 +267,6 @@ def test_the_latest_run_is_accounted_for() -> None:
             return cost.count, session.trace.bytes_sent
 
     assert local.run(2, on_rank) == [(2, 1024), (2, 1024)]
-
-
-@pytest.mark.parametrize(
-    ("feeds", "message"),
-    [
-        ({}, r"expected feeds \['x'\], missing \['x'\]"),
-        ({"x": operand(0, 3, 6), "z": operand(0)}, r"expected feeds \['x'\], got \['z'\] too"),
-        ({"x": np.ones((3, 6))}, "input 'x': expected float32, got float64"),
-        ({"x": operand(0, 3, 7)}, r"input 'x': expected float32 \[n, 6\], got \[3, 7\]"),
-        ({"x": operand(0, 6)}, r"input 'x': expected float32 \[n, 6\], got \[6\]"),
-    ],
-)
-def test_feeds_that_do_not_fit_are_refused(
-    tmp_path: Path, feeds: dict[str, Any], message: str
-) -> None:
-    path, _ = mlp(tmp_path)
-
-    def on_rank(comm: Communicator) -> None:
-        with rankwise.InferenceSession(path, comm=comm) as session:
-            session.run(None, feeds)
-
-    with pytest.raises(ValueError, match=message):
-        local.run(1, on_rank)
-
-
-def test_an_unknown_output_is_refused_and_so_is_a_closed_session(tmp_path: Path) -> None:
-    path, feeds = mlp(tmp_path)
-
-    def on_rank(comm: Communicator) -> None:
-        session = rankwise.InferenceSession(path, comm=comm)
-        with pytest.raises(ValueError, match=r"expected outputs among \['y'\], got \['z'\]"):
-            session.run(["z"], feeds)
-        session.close()
-        session.close()
-        with pytest.raises(ValueError, match="closed"):
-            session.run(None, feeds)
-        comm.barrier()  # the session had a duplicate of its own
-
-    local.run(1, on_rank)
-
-
-def test_a_mesh_or_directory_for_other_ranks_is_refused(tmp_path: Path) -> None:
-    path, _ = mlp(tmp_path)
-    shard(path, tmp_path / "two", "tp=2")
-
-    def opening(source: Path, mesh: str | None) -> Callable[[Communicator], None]:
-        return lambda comm: rankwise.InferenceSession(source, comm=comm, mesh=mesh).close()
-
-    with pytest.raises(MeshError, match="mesh tp=2 is of 2 ranks, but there are 3"):
-        local.run(3, opening(path, "tp=2"))
-    with pytest.raises(MeshError, match="sharded for 2 ranks, but there is 1"):
-        local.run(1, opening(tmp_path / "two", None))
-    with pytest.raises(MeshError, match="made for the mesh tp=2, of 2 ranks"):
-        local.run(1, opening(tmp_path / "two" / "rank0.onnx", None))
-
-
-def test_an_error_of_one_rank_while_loading_is_raised_on_all(tmp_path: Path) -> None:
-    path, _ = mlp(tmp_path)
-    shard(path, tmp_path / "two", "tp=2")
-    (tmp_path / "two" / "rank1.onnx").write_bytes(b"\x08")
-    caught: dict[int, str] = {}
-
-    def on_rank(comm: Communicator) -> None:
-        try:
-            rankwise.InferenceSession(tmp_path / "two", comm=comm)
-        except ModelError as error:
-            caught[comm.rank] = str(error)
-
-    local.run(2, on_rank)
-    assert "rank1.onnx" in caught[0]
-    assert caught[0] == caught[1]
-
-
-def test_options_of_the_caller_are_kept(tmp_path: Path) -> None:
-    path, feeds = mlp(tmp_path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
-
-    def on_rank(comm: Communicator) -> int:
-        with rankwise.InferenceSession(path, options, comm=comm) as session:
-            session.run(None, feeds)
-            return session.threads
-
-    assert local.run(1, on_rank) == [2]
 
 
 def test_a_run_that_onnxruntime_refuses_names_the_rank() -> None:
@@ -454,28 +282,3 @@ def test_operators_without_an_imported_domain_are_run() -> None:
     made.graph.output.append(onnx.ValueInfoProto(name="z"))
     y, z = run(1, made)[0]
     np.testing.assert_array_equal(y, z)
-
-
-def test_a_run_beside_another_is_refused_and_does_not_disturb_it(tmp_path: Path) -> None:
-    path, feeds = mlp(tmp_path)
-    (want,) = onnxruntime.InferenceSession(path).run(None, feeds)
-    may_join = threading.Event()
-
-    def job(comm: Communicator) -> list[Any]:
-        session = rankwise.InferenceSession(path, comm=comm)
-        if comm.rank == 1:
-            assert may_join.wait(30)
-            return session.run(None, feeds)
-        made: list[Any] = []
-        other = threading.Thread(target=lambda: made.extend(session.run(None, feeds)))
-        other.start()  # and waits for rank 1
-        while not session._running.locked():
-            time.sleep(0.001)
-        with pytest.raises(RuntimeError, match="one run at a time"):
-            session.run(None, feeds)
-        may_join.set()
-        other.join(30)
-        return made
-
-    for (got,) in local.run(2, job):
-        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)

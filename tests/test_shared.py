@@ -1,26 +1,21 @@
 """Collectives through shared memory.
 
-Each check is a function of a communicator that every rank calls under mpirun. What happens to the
-others when one process dies is tried without MPI, which would end them all.
+Each check is a function of a communicator that every rank calls under mpirun.
 """
 
 import gc
 import itertools
 import os
-import re
-import signal
 import subprocess
-import sys
-import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+from checking import Check, into
 
 from rankwise.collectives import (
     CollectiveError,
@@ -28,15 +23,9 @@ from rankwise.collectives import (
     Communicator,
     MismatchError,
     Patience,
-    RankFailure,
-    communicator,
 )
-from rankwise.collectives import segment as segments
-from rankwise.collectives.allreduce import described, one_shot, two_shot
-from rankwise.collectives.reduction import REDUCTIONS, TILE
-from rankwise.collectives.shared import CHUNK, Shared, share
-from rankwise.collectives.transport import Transport
-from rankwise.collectives.waiting import finish
+from rankwise.collectives.reduction import TILE
+from rankwise.collectives.shared import CHUNK
 
 MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -52,12 +41,8 @@ OPS: list[tuple[str, Any, str]] = [
     ("lxor", np.logical_xor, "?"),
 ]  # fmt: skip
 
-CHECKS: list[Callable[[Communicator], None]] = []
-
-
-def check(function: Callable[[Communicator], None]) -> Callable[[Communicator], None]:
-    CHECKS.append(function)
-    return function
+CHECKS: list[Check] = []
+check = into(CHECKS)
 
 
 def operands(comm: Communicator, count: int, dtype: Any = np.float32) -> list[Array]:
@@ -184,9 +169,34 @@ def bytes_are_counted_once(comm: Communicator) -> None:
 
 
 @check
-def functions_of_whole_arrays_go_through_messages(comm: Communicator) -> None:
+def functions_get_whole_arrays_in_the_order_of_ranks(comm: Communicator) -> None:
     factors = [np.array([[1, r + 1], [r, 1 + r * (r + 1)]]) for r in range(comm.size)]
-    equal(comm.allreduce(factors[comm.rank], lambda a, b: a @ b), reduce(np.matmul, factors))
+    expected = reduce(np.matmul, factors)
+
+    def product(left: Array, right: Array) -> Array:
+        result = left @ right
+        left[...] = right[...] = -1  # they are the function's own
+        return result
+
+    for name in (*NAMES, "tree"):
+        for shape in (
+            (2, 2),
+            (CHUNK // 32 + 1, 2, 2),
+        ):  # within a chunk, and beyond
+            x = np.broadcast_to(factors[comm.rank], shape)
+            got = comm.allreduce(x, product, algorithm=name)
+            equal(got, np.ascontiguousarray(np.broadcast_to(expected, shape)))
+            equal(x, np.broadcast_to(factors[comm.rank], shape))
+        x = factors[comm.rank].copy()
+        assert comm.allreduce(x, product, out=x, algorithm=name) is x
+        equal(x, expected)
+        equal(comm.allreduce(factors[comm.rank], product, view=True, algorithm=name), expected)
+    if comm.size > 1:
+        before = comm.bytes_sent
+        comm.allreduce(factors[comm.rank], product)
+        assert comm.bytes_sent - before == 32  # once, by one_shot
+        with pytest.raises(TypeError, match="expected op to return"):
+            comm.split(0).allreduce(factors[comm.rank], lambda a, b: (a @ b)[:1])  # type: ignore[union-attr]
 
 
 @check
@@ -229,10 +239,10 @@ def ranks_that_give_up_say_so(comm: Communicator) -> None:
         return
     from mpi4py import MPI  # here, since pytest's own process does without
 
-    patience = Patience(timeout=0.3 if comm.rank == 1 else 60)
-    with Communicator(MPI.COMM_WORLD, patience=patience) as copy:
+    with Communicator(MPI.COMM_WORLD) as copy:
         copy.allreduce([1])
         if copy.rank == 1:
+            copy._transport.patience = Patience(timeout=0.2)
             with pytest.raises(CollectiveTimeout, match=r"rank 1 of . has waited for rank"):
                 copy.barrier(algorithm="dissemination")
         else:
@@ -247,9 +257,10 @@ def a_silent_rank_is_given_up(comm: Communicator) -> None:
         return
     from mpi4py import MPI  # here, since pytest's own process does without
 
-    with Communicator(MPI.COMM_WORLD, patience=Patience(timeout=0.2)) as copy:
+    with Communicator(MPI.COMM_WORLD) as copy:
         copy.allreduce([1])
         if copy.rank == 0:
+            copy._transport.patience = Patience(timeout=0.2)
             with pytest.raises(
                 CollectiveTimeout, match=r"rank 0 of . has waited for rank 1 in allreduce for"
             ):
@@ -276,154 +287,10 @@ def communicators_leave_nothing_behind(comm: Communicator) -> None:
     assert held() == before
 
 
-def main() -> None:
-    """All checks on the world, for the tests below."""
-    comm = communicator.create()
-    for function in CHECKS:
-        try:
-            function(comm)
-        except BaseException:
-            print(f"rank {comm.rank}, {function.__name__}:", file=sys.stderr)
-            traceback.print_exc()
-            sys.stderr.flush()
-            comm.abort(1)
-    comm.free()
-    if comm.rank == 0:
-        print("checked", len(CHECKS))
-
-
 @pytest.mark.mpi
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_every_check_holds_between_processes(mpirun: MpiRun, ranks: int) -> None:
-    done = mpirun(ranks, [str(Path(__file__))], timeout=120)
+    program = str(Path(__file__).parent / "checking.py")
+    done = mpirun(ranks, [program, "test_shared"], timeout=120)
     assert (done.returncode, done.stdout.strip()) == (0, f"checked {len(CHECKS)}"), done.stderr
-
-
-REFUSED = """
-import os
-from rankwise.collectives import Communicator
-
-comm = Communicator.world()
-if comm.rank == 1:
-    def refuse(*_):
-        raise PermissionError
-    {what} = refuse
-assert (comm.allreduce([1.5]) == 3).all()
-assert (comm.allreduce([1.5], algorithm="two_shot") == 3).all()
-assert comm._shared is None
-print("messages")
-"""
-
-
-@pytest.mark.mpi
-@pytest.mark.parametrize("what", ["os.memfd_create", "os.open"])
-def test_messages_are_used_where_one_rank_is_refused(mpirun: MpiRun, what: str) -> None:
-    done = mpirun(2, REFUSED.format(what=what))
-    assert (done.returncode, done.stdout.count("messages")) == (0, 2), done.stderr
-
-
-def test_a_segment_of_another_process_is_known_by_its_token() -> None:
-    fd, memory = segments.created(4096)
-    assert memory is not None
-    token, pid = int.from_bytes(memory[:8], "little"), os.getpid()
-    other = segments.opened(pid, fd, token, 4096)
-    assert other is not None
-    memory[100] = 7
-    assert other[100] == 7
-    assert segments.opened(pid, fd, token + 1, 4096) is None
-    assert segments.opened(pid, fd, token, 8192) is None  # a shorter file
-    assert segments.opened(pid, 0, token, 4096) is None
-    os.close(fd)
-    assert segments.opened(pid, fd, token, 4096) is None
-    assert other[100] == 7
-
-
-def test_other_processors_have_no_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert segments.created(4096) == (-1, None)
-
-
-class Neighbour:
-    """As much of a transport as shared memory needs, between forks of this process."""
-
-    has_processes = True
-    bytes_sent = 0
-    patience = Patience(timeout=20)
-    looks = 10
-
-    def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size, self.node_ranks = rank, size, tuple(range(size))
-
-    def progress(self) -> None:
-        """No messages are under way."""
-
-    def pause(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-
-def between_forks(size: int, work: Callable[[Shared], str]) -> list[str]:
-    """Let `work` run in so many processes; what it returned, "" of those that were killed."""
-    pipes = [[os.pipe() for _ in range(size)] for _ in range(size)]
-    answers = [os.pipe() for _ in range(size)]
-    pids = []
-    for rank in range(size):
-        pids.append(os.fork())
-        if pids[-1] == 0:
-            try:
-                answer = work(joined(rank, size, pipes))
-            except BaseException as error:
-                answer = f"{type(error).__name__}: {error}"
-            os.write(answers[rank][1], answer.encode())
-            os._exit(0)
-    said = []
-    for pid, (reading, writing) in zip(pids, answers, strict=True):
-        os.waitpid(pid, 0)
-        os.close(writing)
-        said.append(os.read(reading, 4096).decode())
-        os.close(reading)
-    for fd in itertools.chain.from_iterable(itertools.chain.from_iterable(pipes)):
-        os.close(fd)
-    return said
-
-
-def joined(rank: int, size: int, pipes: list[list[tuple[int, int]]]) -> Shared:
-    async def tell(mine: Sequence[int]) -> list[list[int]]:
-        for other in range(size):
-            os.write(pipes[rank][other][1], np.array(mine, np.int64).tobytes())
-        came = [os.read(pipes[other][rank][0], 8 * len(mine)) for other in range(size)]
-        return [np.frombuffer(row, np.int64).tolist() for row in came]
-
-    transport = cast(Transport, Neighbour(rank, size))
-    found = finish(share(transport, tell), transport)
-    assert found is not None
-    return found
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("name", ["one_shot", "two_shot"])
-def test_a_rank_that_is_killed_is_named_at_once(name: str) -> None:
-    def work(shared: Shared) -> str:
-        x = np.ones(300_000, np.float32)
-        what = described(name, "sum", x.dtype, x.shape)
-        way = one_shot if name == "one_shot" else two_shot
-        for turn in range(100):
-            if shared.rank == 1 and turn == 50:
-                os.kill(os.getpid(), signal.SIGKILL)
-            started = time.monotonic()
-            try:
-                finish(way(shared, what, x, x.copy(), REDUCTIONS["sum"]), shared.transport)
-            except RankFailure as error:
-                assert turn == 50 and time.monotonic() - started < 2
-                return str(error)
-        return "unharmed"
-
-    # The parent reaps rank 0 first, so rank 1 is a zombie while the others look for it.
-    said = between_forks(3, work)
-    for answer in (said[0], said[2]):
-        assert re.fullmatch(r"rank 1 \(process \d+\) ended in a call of allreduce", answer), said
-    assert said[1] == ""
-
-
-if __name__ == "__main__":
-    main()

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import ranks
+from comparison import assert_same
 from graphs import CACHED, CASES, build, normal
 
 from rankwise import InferenceSession
@@ -32,10 +33,14 @@ def decoder(layers: int = LAYERS, width: int = 96, words: int = 500) -> onnx.Mod
         "e = Gather(table, ids)",
         f"length = Shape <start=1, end=2> (past_{layers - 1})",
         "place = Cast <to=1> (length)",
-        "shift = Mul(place, tenth)",
+        "turn = Mul(place, speeds)",
+        "shift = Sin(turn)",
         "x0 = Add(e, shift)",
     ]  # fmt: skip
-    weights: dict[str, Any] = {"table": (words, width), "tenth": np.float32(0.1)}
+    weights: dict[str, Any] = {
+        "table": (words, width),
+        "speeds": np.linspace(0.1, 2, width, dtype=np.float32),
+    }
     for k in range(layers):
         lines += [
             f"n{k} = LayerNormalization <axis=-1> (x{k}, g{k})",
@@ -140,7 +145,7 @@ def test_a_tensor_goes_straight_to_every_stage_that_reads_it(tmp_path: Path) -> 
     assert set(sources.values()) == {0}
     assert len([part.rank for part in sharding.parts if "w1" in part.held]) == 2
     for got in ranks.run(sharding, {"x": normal(3, 20)}, tmp_path):
-        ranks.assert_same(got, ranks.whole(model, {"x": normal(3, 20)}))
+        assert_same(got, ranks.whole(model, {"x": normal(3, 20)}))
 
 
 def test_sizes_of_inputs_and_folded_weights_are_not_sent() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from comparison import assert_same
 
 from rankwise import InferenceSession
 from rankwise.collectives import Communicator, local
@@ -59,11 +60,10 @@ def test_a_cache_that_stays_on_its_ranks_gives_the_same_answers(size: int, tmp_p
     results = local.run(size, decode)
     for made, _, used in results:
         assert used == {"AllReduce"}
-        for got, want in zip(made, answers, strict=True):
-            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+        assert_same(made, answers)
     parts = [state for _, state, _ in results]
     assert [part.shape[1] for part in parts] == [len(p) for p in np.array_split(range(6), size)]
-    np.testing.assert_allclose(np.concatenate(parts, axis=1), last, rtol=1e-4, atol=1e-5)
+    assert_same(np.concatenate(parts, axis=1), last)
 
 
 def test_a_run_takes_and_gives_the_whole_state_beside_local_ones(tmp_path: Path) -> None:
@@ -82,9 +82,8 @@ def test_a_run_takes_and_gives_the_whole_state_beside_local_ones(tmp_path: Path)
             return made, state
 
     for made, state in local.run(2, decode):
-        for got, want in zip(made, answers, strict=True):
-            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(state, last, rtol=1e-4, atol=1e-5)
+        assert_same(made, answers)
+        assert_same(state, last)
 
 
 def test_a_state_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -109,7 +108,7 @@ def test_a_model_without_states_runs_as_ever(tmp_path: Path) -> None:
             return session.run_local(["y"], graphs.MLP.feeds)[0]
 
     for got in local.run(2, answer):
-        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+        assert_same(got, want)
 
 
 def test_a_state_that_is_read_whole_is_no_local_one() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from rankwise.collectives import Communicator, MismatchError, local
 from rankwise.collectives.arena import KEPT, Arena, arena
+from rankwise.collectives.control import HOLDS
 from rankwise.collectives.segment import created
-from rankwise.collectives.shared import HOLDS
 
 MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import ranks
+from comparison import assert_same
 from operators import OPERATORS
 
 from rankwise.models.graph import load
@@ -86,7 +87,7 @@ def test_what_a_body_reads_is_whole(
         folder = tmp_path / str(k)
         folder.mkdir()
         for got in ranks.run(ranks.cut_along(analysis, atom, size), feeds, folder):
-            ranks.assert_same(got, expected)
+            assert_same(got, expected)
 
 
 DRAWN = "(float[4,8] x) => (float[4,6] y) { h = MatMul(x, w1) \n %s \n y = MatMul(r, w2) }"
@@ -126,7 +127,7 @@ def test_what_is_drawn_from_a_seed_needs_no_broadcast(tmp_path: Path) -> None:
     sharding = ranks.cut_along(analysis, atom, 2)
     assert "Broadcast" not in sharding.parts[0].collectives
     for got in ranks.run(sharding, feeds, tmp_path):
-        ranks.assert_same(got, ranks.whole(model, feeds))
+        assert_same(got, ranks.whole(model, feeds))
 
 
 def test_a_quantized_tensor_of_zeros_has_the_scale_that_onnxruntime_gives(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_a_quantized_tensor_of_zeros_has_the_scale_that_onnxruntime_gives(tmp_pa
     atoms = ranks.passing(analysis, 2, "ReduceMax")
     assert sorted(atom.size.first for atom in atoms) == [4, 7]
     for got in ranks.run(ranks.cut_along(analysis, atoms[0], 2), feeds, tmp_path):
-        ranks.assert_same(got, ranks.whole(model, feeds))
+        assert_same(got, ranks.whole(model, feeds))
 
 
 def test_what_no_collective_can_carry_is_not_cut() -> None:
@@ -168,7 +169,7 @@ def test_a_split_may_give_nothing(tmp_path: Path) -> None:
     analysis = analyse(load(model))
     (atom,) = (a for a in ranks.passing(analysis, 2, "Split") if a.size.first == 6)
     for got in ranks.run(ranks.cut_along(analysis, atom, 2), feeds, tmp_path):
-        ranks.assert_same(got, ranks.whole(model, feeds))
+        assert_same(got, ranks.whole(model, feeds))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Calls that are begun and waited for, between threads and under MPI."""
 
+import gc
 import logging
 import subprocess
 import threading
@@ -177,6 +178,25 @@ def test_messages_begun_and_in_batches() -> None:
     local.run(3, work)
 
 
+def test_what_is_left_under_way_breaks_the_communicator() -> None:
+    def work(comm: Communicator) -> None:
+        other = comm.split(0)
+        assert other is not None
+        with pytest.raises(ValueError, match="dest from 0 to 1, got 7"), comm.batch() as batch:
+            batch.recv([0], 1 - comm.rank)
+            batch.send([1], 7)
+        with pytest.raises(CollectiveError, match="broken by ValueError"):
+            comm.allreduce([1])
+        work = other.irecv([0], 1 - comm.rank)
+        work._line.works.clear()  # the worker would hold it
+        del work
+        gc.collect()
+        with pytest.raises(CollectiveError, match="broken by a Work that nobody waited for"):
+            other.allreduce([1])
+
+    local.run(2, work)
+
+
 def test_long_descriptions_differ_at_their_end() -> None:
     def long(a: Any, b: Any) -> Any:
         return a
@@ -284,13 +304,13 @@ def test_without_threads_messages_move_in_test_and_wait(
 
 
 def test_the_worker_waits_without_holding_up_others() -> None:
-    """A call that waits for half a second costs next to no time of the processor."""
+    """A call under way costs little time of the processor, however long it waits."""
 
     def work(comm: Communicator) -> float:
-        used = time.process_time()
+        used, started = time.process_time(), time.monotonic()
         if comm.rank == 1:
             time.sleep(0.5)
         comm.iallreduce([1]).wait(20)
-        return time.process_time() - used
+        return (time.process_time() - used) / (time.monotonic() - started)
 
-    assert max(local.run(2, work)) < 0.4
+    assert max(local.run(2, work)) < 0.8

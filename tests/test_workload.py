@@ -8,7 +8,7 @@ from typing import Any
 import graphs
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from rankwise.models.graph import load
 from rankwise.models.sharding.analysis import analyse, usual_bytes
@@ -40,7 +40,7 @@ def one_node(
     ]
     made = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()]
     weights = [
-        graphs.numpy_helper.from_array(array, name)
+        numpy_helper.from_array(array, name)
         for name, array in inputs.items()
         if isinstance(array, np.ndarray)
     ]

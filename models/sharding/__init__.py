@@ -11,11 +11,15 @@ machine     how long that takes, and how long collectives
 candidates  atoms that could be sharded: what they save, what they move, which exclude each other
 independent the best of things that exclude each other, exactly
 hints       what a person asks of the choice
+asked       the same in a model, for ranks that cut as they load
 search      the choice among the candidates
 heads       groups of queries, where they are fewer than the ranks
 kept        states that stay on their ranks from run to run
 layout      which indices of a dim a rank holds
 relayout    between whole and sharded, by nodes of the graph
+scopes      where a rank's graph holds its tensors: outside, or in a body
+declared    what is told of their sizes
+local_site  a node while it is written for one rank
 partials    sums that are reduced once they have met
 partition   the graph of one rank
 line        a row of things cut into runs, exactly

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
 
-from onnx import helper
+from onnx import GraphProto, NodeProto, helper
 
+from ..bodies import bodies, every
+from ..body_shapes import OPEN, steps
 from ..graph import Graph
 from ..nodes import references
 from ..shapes import Shapes, infer, symbols
@@ -24,7 +26,7 @@ from ..states import pairs
 from .axes import Axis, Conflict, Size, atoms, find, leaves
 from .decompose import decomposed
 from .rules import find_rule
-from .site import Site, Tensor
+from .site import Body, Site, Tensor
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,9 @@ SMALL = (38, 46, 58, 62, 74, 82, 86, 94, 106, 118, 122, 134, 142, 146, 158, 166)
 """Sizes in the second setting: short and even, so that what is cut at 128 tokens, or depends on
 s % 2, is not taken for fixed. Where a graph does not run on so little, as an image network may
 not, the second setting is LARGE in reverse order."""
+
+UNKNOWN = (307, 178, 199)
+"""Sizes, in either setting and in the reverse of LARGE, of what depends on how control flows."""
 
 BATCH, LENGTH = 1, 256
 """Sizes at which traffic is counted: one sentence of ordinary length. A symbolic dim is taken for
@@ -51,8 +56,6 @@ class Measured(NamedTuple):
     first: Shapes
     second: Shapes
     usual: Shapes
-    sizes: Mapping[str, int]
-    """of the symbolic dims in the first setting"""
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,25 @@ class Analysis:
 
     graph: Graph
     tensors: dict[str, Tensor]
-    sites: tuple[Site, ...]
+    outermost: tuple[Site, ...]
+    """those of the graph itself, in its order"""
     measured: Measured
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """All sites, those in bodies before the one that has the body."""
+        return tuple(inner for site in self.outermost for inner in site.inside)
+
+    @cached_property
+    def _times(self) -> dict[str, float]:
+        made = {t.name: site.times for site in self.sites for t in site.outputs if t}
+        for site in self.sites:
+            made |= {t.name: body.times for body in site.bodies for t in body.inputs}
+        return made
+
+    def times(self, tensor: Tensor) -> int:
+        """Return how often a tensor is made in a run of the usual size."""
+        return max(1, round(self._times.get(tensor.name, 1.0)))
 
     @property
     def usual(self) -> dict[str, tuple[int, ...]]:
@@ -98,35 +118,79 @@ def analyse(graph: Graph) -> Analysis:
 
 def tie(graph: Graph, measured: Measured, obstacles: Mapping[str, str] = NONE) -> Analysis:
     """Name the axes, given the shapes; some nodes, by their first output, are to tie nothing."""
-    first, second = measured.first, measured.second
-    names = {name for node in graph.nodes for name in (*references(node), *node.output) if name}
-    names |= {value.name for value in (*graph.inputs, *graph.outputs)}
+    first, second, _ = measured
+    names = set(_names(graph))
     tensors = {name: _tensor(name, first, second, name in graph.weights) for name in names}
-    opset = graph.opsets.get("", 1)
-    sites = []
-    for node in graph.nodes:
-        inputs: list[Tensor | None] = [tensors[n] if n else None for n in node.input]
-        captured = [tensors[name] for name in references(node) if name not in node.input]
-        outputs: list[Tensor | None] = [tensors[n] if n else None for n in node.output]
-        site = Site(node, opset, [*inputs, *captured], outputs)
-        site.obstacle = obstacles.get(node.output[0])
-        sites.append(site)
-        if site.obstacle is None:
-            _apply_rule(site)
-    return Analysis(graph, tensors, tuple(sites), measured)
+    tying = _Tying(graph.opsets.get("", 1), tensors, measured, obstacles)
+    return Analysis(graph, tensors, tuple(tying.sites(graph.nodes, 1.0, None)), measured)
+
+
+def _names(graph: Graph) -> Iterator[str]:
+    """Yield the names of all tensors, those in bodies among them."""
+    yield from (value.name for value in (*graph.inputs, *graph.outputs))
+    for node in every(graph.nodes):
+        yield from (name for name in (*references(node), *node.output) if name)
+        for body in bodies(node):
+            yield from (value.name for value in (*body.input, *body.output))
+
+
+class _Tying(NamedTuple):
+    """What all sites of a graph are made of."""
+
+    opset: int
+    tensors: Mapping[str, Tensor]
+    measured: Measured
+    obstacles: Mapping[str, str]
+
+    def sites(
+        self, nodes: Iterable[NodeProto], times: float, obstacle: str | None
+    ) -> Iterator[Site]:
+        """Yield the sites of nodes that run so often, and tie their axes."""
+        for node in nodes:
+            reason = obstacle or self.obstacles.get(node.output[0])
+            each = times * steps(node, self.measured.usual)
+            inner = tuple(self.body(body, each, reason) for body in bodies(node))
+            read = [*map(self.tensor, node.input)]
+            made = [*map(self.tensor, node.output)]
+            if inner:
+                read += [tensor for body in inner for tensor in body.outputs]
+                made += [tensor for body in inner for tensor in body.inputs]
+            else:
+                read += [self.tensors[name] for name in references(node) if name not in node.input]
+            site = Site(node, self.opset, read, made, obstacle=reason, bodies=inner, times=times)
+            if reason is None:
+                _apply_rule(site)
+            yield site
+
+    def body(self, body: GraphProto, times: float, obstacle: str | None) -> Body:
+        return Body(
+            tuple(self.tensors[value.name] for value in body.input),
+            tuple(self.tensors[value.name] for value in body.output),
+            tuple(self.sites(body.node, times, obstacle)),
+            times,
+        )
+
+    def tensor(self, name: str) -> Tensor | None:
+        return self.tensors[name] if name else None
 
 
 def measure(graph: Graph) -> Measured:
     """Return all shapes at two settings of the symbolic dims, and at the usual sizes."""
     names = symbols(graph)
     large, small, reverse = (
-        {name: row[k % len(row)] for k, name in enumerate(names)}
-        for row in (LARGE, SMALL, LARGE[::-1])
+        {name: row[k % len(row)] for k, name in enumerate(names)} | {OPEN: unknown}
+        for row, unknown in zip((LARGE, SMALL, LARGE[::-1]), UNKNOWN, strict=True)
     )
     first, second = infer(graph, large), infer(graph, small)
     if not _runs(second, first):
         second = infer(graph, reverse)
-    return Measured(first, second, infer(graph, _usual(graph, names)), large)
+    return Measured(first, second, infer(graph, _usual(graph, names)))
+
+
+def first_sizes(graph: Graph) -> dict[str, int]:
+    """Return the sizes of the symbolic dims in the first setting."""
+    sizes = {name: LARGE[k % len(LARGE)] for k, name in enumerate(symbols(graph))}
+    return sizes | {OPEN: UNKNOWN[0]}
 
 
 def _runs(small: Shapes, large: Shapes) -> bool:
@@ -141,7 +205,7 @@ def _usual(graph: Graph, names: Sequence[str]) -> Mapping[str, int]:
     batches = {
         dim.dim_param for value in graph.inputs for dim in value.type.tensor_type.shape.dim[:1]
     }
-    return {name: BATCH if name in batches else LENGTH for name in names}
+    return {name: BATCH if name in batches else LENGTH for name in (*names, OPEN)}
 
 
 def _tensor(name: str, first: Shapes, second: Shapes, is_weight: bool) -> Tensor:
@@ -165,7 +229,7 @@ def _apply_rule(site: Site) -> None:
         site.obstacle = "no rule for this operator"
     elif rule.reason is not None:
         site.obstacle = rule.reason
-    elif any(tensor is not None and not tensor.has_shape for tensor in tensors):
+    elif not site.bodies and any(t is not None and not t.has_shape for t in tensors):
         site.obstacle = "its shapes are known only when the model runs"
     else:
         try:

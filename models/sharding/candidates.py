@@ -157,7 +157,7 @@ def _can_move(
 ) -> bool:
     """Say whether what must be gathered or sliced under a layout can be."""
     moved = _gathered(analysis, sites, layout) | {value.name for value in analysis.graph.inputs}
-    moved |= {name for s in sites if is_opaque(s, layout) for name in s.node.output}
+    moved |= {out.name for s in sites if is_opaque(s, layout) for out in s.outputs if out}
     try:
         for tensor in tensors:
             if tensor.name in moved and not tensor.is_weight:
@@ -174,11 +174,13 @@ def _transfers(
     for site in sites:
         if partial_op(site, layout) and not is_opaque(site, layout):
             for out in filter(None, site.outputs):
-                yield Transfer("AllReduce", usual_bytes(analysis, out), layout.size)
+                nbytes = usual_bytes(analysis, out)
+                yield from [Transfer("AllReduce", nbytes, layout.size)] * analysis.times(out)
     names = _gathered(analysis, sites, layout) - analysis.states.keys()
     for tensor in tensors:
         if tensor.name in names:
-            yield Transfer("AllGather", usual_bytes(analysis, tensor), layout.size)
+            nbytes = usual_bytes(analysis, tensor)
+            yield from [Transfer("AllGather", nbytes, layout.size)] * analysis.times(tensor)
 
 
 def conflicts(analysis: Analysis, found: Sequence[Axis]) -> list[set[int]]:
@@ -187,7 +189,7 @@ def conflicts(analysis: Analysis, found: Sequence[Axis]) -> list[set[int]]:
     edges: list[set[int]] = [set() for _ in found]
     for site in analysis.sites:
         # Of a node that runs whole whatever is cut, only tensors that have two atoms matter.
-        groups: list[Iterable[Axis]] = [site.seen if site.seen - site.whole_atoms else ()]
+        groups: list[Iterable[Axis]] = [site.exclusive]
         groups += [tensor.atoms for tensor in (*site.inputs, *site.outputs) if tensor]
         for group in groups:
             numbers = {number[atom] for atom in group if atom in number}

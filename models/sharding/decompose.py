@@ -12,7 +12,9 @@ from typing import Any
 
 from onnx import FunctionProto, NodeProto, ValueInfoProto, defs, helper, inliner, parser
 
+from ..bodies import every
 from ..graph import Graph, with_nodes
+from ..nodes import copied
 from ..shapes import Shapes, infer, symbols
 
 DECOMPOSED = {
@@ -55,16 +57,15 @@ DOMAIN = "rankwise.decomposed"
 
 def decomposed(graph: Graph) -> Graph:
     """Return the graph with bodies in the place of such nodes, and of such nodes in bodies."""
-    while places := [k for k, node in enumerate(graph.nodes) if _has_body(node, graph)]:
+    while any(_has_body(node, graph) for node in every(graph.nodes)):
         shapes = infer(graph, dict.fromkeys(symbols(graph), 7))
-        nodes, functions = list(graph.nodes), list[FunctionProto]()
-        for k in places:
-            body = _body(graph.nodes[k], graph, shapes)
-            body.name, body.domain = f"{body.name}.{k}", DOMAIN
-            functions.append(body)
-            nodes[k] = NodeProto()
-            nodes[k].CopyFrom(graph.nodes[k])
-            nodes[k].op_type, nodes[k].domain = body.name, DOMAIN
+        nodes, functions = [copied(node) for node in graph.nodes], list[FunctionProto]()
+        for node in every(nodes):
+            if _has_body(node, graph):
+                body = _body(node, graph, shapes)
+                body.name, body.domain = f"{body.name}.{len(functions)}", DOMAIN
+                functions.append(body)
+                node.op_type, node.domain = body.name, DOMAIN
         graph = with_nodes(graph, _inlined(graph, nodes, functions))
     return graph
 

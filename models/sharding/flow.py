@@ -26,11 +26,11 @@ from onnx import ValueInfoProto
 
 from ..nodes import draws, label, references
 from ..shapes import Shapes, dims, infer
-from .analysis import Analysis
+from .analysis import Analysis, first_sizes
 from .axes import ONE, Axis, atoms, find, leaves
 from .site import Site
 
-OTHER = 307
+OTHER = 331
 """The size of the batch in the inference that it is compared with: a prime not in LARGE."""
 
 
@@ -87,7 +87,7 @@ class Flow:
 
     def outputs(self) -> dict[str, int] | str:
         """Return the dims of outputs that have the batch, or why it does not come to them."""
-        for site in self.analysis.sites:
+        for site in self.analysis.outermost:
             kind = self._kind(site)
             self.kinds |= {n: self._checked(site, n, kind) for n in site.node.output if n}
         found = dict[str, int]()
@@ -144,7 +144,7 @@ class Flow:
             return SIZES
         if given <= {SAME}:
             return SAME
-        if UNKNOWN in given:
+        if UNKNOWN in given or site.bodies:
             return UNKNOWN
         if given <= {SAME, SIZES}:
             return self._of_sizes(site, op, kinds)
@@ -246,7 +246,7 @@ class Flow:
 def _with_batch(analysis: Analysis, places: Mapping[str, int]) -> Shapes:
     """Return all shapes with another batch."""
     graph = analysis.graph
-    sizes = dict(analysis.measured.sizes)
+    sizes = first_sizes(graph)
     inputs = list[ValueInfoProto]()
     for value in graph.inputs:
         changed = ValueInfoProto()

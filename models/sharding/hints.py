@@ -63,6 +63,8 @@ def read_hints(path: str | Path) -> tuple[Hint, ...]:
 
 def to_hints(given: Any) -> tuple[Hint, ...]:
     """Read hints from a mapping of patterns to layouts. Raises HintError."""
+    if isinstance(given, tuple):  # they are hints already
+        return given
     if not isinstance(given, Mapping):
         raise HintError(
             f"expected patterns and layouts, as in {{'*.weight': 'whole'}}, got {given!r}"
@@ -167,6 +169,11 @@ def _needing(analysis: Analysis, tensor: Tensor, layout: Layout) -> Site | None:
     return opaque[0] if len(opaque) == len(around) and opaque else None
 
 
+def _holds_both(site: Site, a: Axis, b: Axis) -> bool:
+    tensors = filter(None, (*site.inputs, *site.outputs))
+    return {a, b} <= site.exclusive or any({a, b} <= set(t.atoms) for t in tensors)
+
+
 def _check(analysis: Analysis, cut: Mapping[Axis, Hint], whole: Mapping[Axis, Hint]) -> None:
     """Raise HintError where hints contradict each other."""
     for atom, hint in cut.items():
@@ -175,7 +182,7 @@ def _check(analysis: Analysis, cut: Mapping[Axis, Hint], whole: Mapping[Axis, Hi
     row = list(cut)
     for atom, excluded in zip(row, conflicts(analysis, row), strict=True):
         for other in (row[k] for k in sorted(excluded)):
-            place = next(site for site in analysis.sites if {atom, other} <= site.seen)
+            place = next(site for site in analysis.sites if _holds_both(site, atom, other))
             raise HintError(
                 f"{cut[atom]} cuts an axis of {atom!r} and {cut[other]} one of {other!r}, but "
                 f"{place.node.op_type} {place.name!r} has both, and takes one of them in parts"

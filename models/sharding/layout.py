@@ -13,20 +13,10 @@ from fractions import Fraction
 
 import numpy as np
 
+from ..placing.placement import bounds
 from ..weights import IndexSet
 from .axes import Axis, Size, atoms, find, leaves, pieces
 from .site import Site
-
-
-def bounds(total: int, rank: int, size: int) -> tuple[int, int]:
-    """Return the first index of a rank and the first beyond, as numpy.array_split cuts.
-
-    >>> [bounds(7, rank, 3) for rank in range(3)]
-    [(0, 3), (3, 5), (5, 7)]
-    """
-    each, rest = divmod(total, size)
-    start = rank * each + min(rank, rest)
-    return start, start + each + (rank < rest)
 
 
 @dataclass(frozen=True)
@@ -67,8 +57,12 @@ class Layout:
     def _count(self, atom: Axis, total: int, rank: int) -> int:
         if atom not in self.sharded:
             return total
-        start, stop = bounds(total, rank, self.size)
+        start, stop = bounds(total, *self.part(atom, rank))
         return stop - start
+
+    def part(self, atom: Axis, rank: int) -> tuple[int, int]:
+        """Return which part of a sharded atom a rank has, and of how many."""
+        return rank, self.size
 
     def fraction(self, axis: Axis | None, rank: int) -> Fraction:
         """Return a rank's share of an axis."""
@@ -82,7 +76,7 @@ class Layout:
             return None
         axis = find(axis)
         if axis.kind == "atom":
-            return np.arange(*bounds(axis.size.first, rank, self.size))
+            return np.arange(*bounds(axis.size.first, *self.part(axis, rank)))
         if axis.kind == "sum":
             return self._of_sum(axis, rank)
         kept = np.zeros(1, np.int64)

@@ -9,31 +9,33 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, NodeProto, ValueInfoProto, helper
 
-from ..nodes import draws, references, subgraphs
+from ..bodies import bodies, every
+from ..nodes import copied, draws, references
 from ..opset import DOMAIN
 from ..states import State
 from ..weights import IndexSet, Weight
 from . import relayout
 from .analysis import Analysis, usual_bytes
+from .declared import declared, symbols
 from .kept import kept
 from .layout import Layout, is_opaque, partial_op
+from .local_site import LocalSite
 from .machine import Transfer
 from .partials import ADDED, carried
-from .rewrite import Call
 from .rules import find_rule
-from .site import Site, Tensor
+from .scopes import Form, Scopes
+from .site import Body, Site, Tensor
 
-HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
-"""Element types whose parts are summed in float32: rounding each part to 11 bits or 8 would show,
-and processors add them far more slowly than float32."""
+WHOLE = Layout(frozenset(), 1)
+"""The layout of whole tensors."""
 
 
 class Held(NamedTuple):
@@ -65,7 +67,7 @@ class Part:
     held: dict[str, Held] = field(default_factory=dict)
     constants: dict[str, Weight] = field(default_factory=dict)
     value_info: dict[str, ValueInfoProto] = field(default_factory=dict)
-    """ranks of what bodies read: onnxruntime's Scan must know them before it runs"""
+    """sizes of what may go from one fragment to another, as far as they are known"""
     moved: list[Transfer] = field(default_factory=list)
     """what its collectives move in a run of the usual size"""
     states: tuple[State, ...] = ()
@@ -92,7 +94,8 @@ class Part:
 
     @property
     def collectives(self) -> Counter[str]:
-        return Counter(node.op_type for node in self.nodes if node.domain == DOMAIN)
+        """How many there are of each, those in bodies among them."""
+        return Counter(node.op_type for node in every(self.nodes) if node.domain == DOMAIN)
 
     def pruned(self, outputs: Set[str]) -> Part:
         """Return the part without weights that nothing reads."""
@@ -109,7 +112,7 @@ def partition(analysis: Analysis, layout: Layout, rank: int) -> Part:
     """Write the graph of one rank."""
     writer = _Writer(analysis, layout, rank)
     makers = dict[str, int]()
-    for number, site in enumerate(analysis.sites):
+    for number, site in enumerate(analysis.outermost):
         writer.write(site)
         writer.note(number)
         makers |= dict.fromkeys(site.node.output, number)
@@ -126,11 +129,13 @@ class _Writer:
 
     def __init__(self, analysis: Analysis, layout: Layout, rank: int) -> None:
         self.analysis, self.layout, self.rank = analysis, layout, rank
-        self.part = Part(rank)
-        self._whole = {value.name: value.name for value in analysis.graph.inputs}
-        self.locals: dict[str, str] = {}
-        self._partial: dict[str, str] = {}
+        self.scopes = Scopes()
+        outermost = self.scopes.outermost
+        self.part = Part(rank, outermost.nodes, value_info=outermost.value_info)
+        for value in analysis.graph.inputs:
+            self.scopes.hold("whole", value.name, value.name)
         self._carried = carried(analysis, layout)
+        self._symbols = symbols(analysis)
         self._taken = set(analysis.tensors)
         self._base = ""
 
@@ -143,16 +148,23 @@ class _Writer:
     @property
     def forms(self) -> dict[str, str]:
         """The tensors of the whole graph by the names that this rank has them under."""
-        forms = (self._whole, self.locals, self._partial)
-        return {form: name for some in forms for name, form in some.items()}
+        names = self.scopes.outermost.names.items()
+        return {name: tensor for (_, tensor), name in names}
+
+    @property
+    def locals(self) -> dict[str, str]:
+        """Names of this rank's parts of tensors, of those outside of bodies."""
+        names = self.scopes.outermost.names.items()
+        return {tensor: name for (form, tensor), name in names if form == "local"}
 
     def write(self, site: Site) -> None:
         """Add what computes a site's outputs."""
         self._base = next(name for name in site.node.output if name)
-        tensors = [tensor for tensor in (*site.inputs, *site.outputs) if tensor is not None]
-        if not self._partial.keys().isdisjoint(site.node.input):
+        if any(self.scopes.name("partial", name) for name in site.node.input):
             self._write_linear(site)
-        elif any(map(self._is_sharded, tensors)) and not is_opaque(site, self.layout):
+        elif site.bodies and any(map(self._sees_shards, site.inside)):
+            self._write_bodies(site)
+        elif self._sees_shards(site) and not site.bodies and not is_opaque(site, self.layout):
             self._write_local(site)
         else:
             self._copy(site)
@@ -160,24 +172,79 @@ class _Writer:
     def _copy(self, site: Site) -> None:
         """Compute a node as it is, on whole tensors."""
         for name in references(site.node):
-            tensor = self.analysis.tensors[name]
-            self.whole(tensor)
-            if tensor.has_shape and any(subgraphs(site.node)):
-                kind = helper.make_tensor_type_proto(tensor.data_type, [None] * tensor.rank)
-                self.part.value_info[name] = ValueInfoProto(name=name, type=kind)
+            self.whole(self.analysis.tensors[name])
         if self.layout.size > 1 and draws(site.node):
             self._draw(site)
         else:
-            self.part.nodes.append(site.node)
-        self._whole |= {name: name for name in site.node.output if name}
+            self._append(site.node)
+        for name in filter(None, site.node.output):
+            self.scopes.hold("whole", name, name)
+            self._declare(name, self.analysis.tensors[name])
+
+    def _write_bodies(self, site: Site) -> None:
+        """Write a node with its bodies; each tensor passes as ranks have it, or whole."""
+        node = copied(site.node)
+        node.input[:] = [self._given(site, tensor) for tensor in site.inputs[: len(node.input)]]
+        for graph, body in zip(bodies(node), site.bodies, strict=True):
+            self._write_body(site, graph, body)
+        made = site.outputs[: len(node.output)]
+        node.output[:] = [self._taken_as(site, tensor) if tensor else "" for tensor in made]
+        self._append(node)
+
+    def _write_body(self, site: Site, graph: GraphProto, body: Body) -> None:
+        with self.scopes.body(body.times) as scope:
+            inputs = [self._taken_as(site, tensor) for tensor in body.inputs]
+            for inner in body.sites:
+                self.write(inner)
+            outputs = [self._given(site, tensor) for tensor in body.outputs]
+            for values, names, tensors in (
+                (graph.input, inputs, body.inputs),
+                (graph.output, outputs, body.outputs),
+            ):
+                for value, name, tensor in zip(values, names, tensors, strict=True):
+                    value.name = name
+                    self._declare(name, tensor)
+                    if name in scope.value_info:
+                        value.CopyFrom(scope.value_info.pop(name))
+        del graph.node[:]
+        graph.node.extend(scope.nodes)
+        graph.value_info.extend(scope.value_info.values())
+
+    def _given(self, site: Site, tensor: Tensor | None) -> str:
+        """Return the name under which a tensor goes into a node with bodies, or out of one."""
+        if tensor is None:
+            return ""
+        is_local = site.passes(tensor, self.layout.sharded)
+        return self.local(tensor) if is_local else self.whole(tensor)
+
+    def _taken_as(self, site: Site, tensor: Tensor) -> str:
+        """Return the name under which a tensor comes into a body, or from a node with bodies."""
+        is_local = site.passes(tensor, self.layout.sharded) and self._is_sharded(tensor)
+        name = self._name_of(tensor) if is_local else tensor.name
+        self.scopes.hold("local" if is_local else "whole", tensor.name, name)
+        self._declare(name, tensor)
+        return name
+
+    def _append(self, node: NodeProto) -> None:
+        self.scopes.inner.nodes.append(node)
+
+    def _sees_shards(self, site: Site) -> bool:
+        tensors = (*site.inputs, *site.outputs)
+        return any(tensor is not None and self._is_sharded(tensor) for tensor in tensors)
+
+    def _declare(self, name: str, tensor: Tensor) -> None:
+        """Tell of a tensor what is known of its sizes."""
+        if tensor.data_type:
+            layout = WHOLE if name == tensor.name else self.layout
+            value = declared(name, tensor, self._symbols, layout, self.rank)
+            self.scopes.inner.value_info[name] = value
 
     def _draw(self, site: Site) -> None:
         """Let every rank draw, so that all graphs are alike, and take what the first has drawn."""
         drawn = {name: self._free(f"{name}/drawn") for name in site.node.output if name}
-        node = NodeProto()
-        node.CopyFrom(site.node)
+        node = copied(site.node)
         node.output[:] = [drawn.get(name, "") for name in node.output]
-        self.part.nodes.append(node)
+        self._append(node)
         for name, own in drawn.items():
             self._communicate("Broadcast", own, name)
             if self.analysis.tensors[name].has_shape:
@@ -194,7 +261,7 @@ class _Writer:
         node = helper.make_node(
             call.op_type, call.inputs, names, site.name, domain=domain, **call.attributes
         )
-        self.part.nodes.append(node)
+        self._append(node)
         for name, out in zip(names, site.outputs, strict=True):
             if out is not None and op is not None:
                 self._hold_partial(out, name, op, local.is_widened)
@@ -203,16 +270,15 @@ class _Writer:
 
     def _write_linear(self, site: Site) -> None:
         """Compute a node on this rank's summands; what is whole is added by the first rank."""
-        inputs = [self._partial.get(name) for name in site.node.input]
+        inputs = [self.scopes.name("partial", name) for name in site.node.input]
         for k, (name, tensor) in enumerate(zip(inputs, site.inputs, strict=True)):
             if name is None and tensor is not None:
                 is_added = site.node.op_type in ADDED and self.rank > 0
                 inputs[k] = self._zero(tensor) if is_added else self.whole(tensor)
         name = self._name_of(site.output(), is_partial=True)
-        node = NodeProto()
-        node.CopyFrom(site.node)
+        node = copied(site.node)
         node.input[:], node.output[:] = [name or "" for name in inputs], [name]
-        self.part.nodes.append(node)
+        self._append(node)
         self._hold_partial(site.output(), name, "sum")
 
     def _zero(self, tensor: Tensor) -> str:
@@ -221,7 +287,8 @@ class _Writer:
     def _hold_partial(self, out: Tensor, name: str, op: str, is_widened: bool = False) -> None:
         """Note this rank's part of an output, to be combined now or where it meets another."""
         if out.name in self._carried:
-            self._partial[out.name] = name
+            self.scopes.hold("partial", out.name, name)
+            self._declare(name, out)
         else:
             self._hold(out, self._complete(name, out, op, is_widened))
 
@@ -241,7 +308,8 @@ class _Writer:
         return final
 
     def _hold(self, tensor: Tensor, name: str) -> None:
-        (self.locals if self._is_sharded(tensor) else self._whole)[tensor.name] = name
+        self.scopes.hold("local" if self._is_sharded(tensor) else "whole", tensor.name, name)
+        self._declare(name, tensor)
 
     def _is_sharded(self, tensor: Tensor) -> bool:
         return any(self.layout.holds(axis) for axis in tensor.axes)
@@ -249,43 +317,46 @@ class _Writer:
     def whole(self, tensor: Tensor) -> str:
         """Return the name of a whole tensor, gathered if this rank has its part only."""
         name = tensor.name
-        if name not in self._whole:
-            if tensor.is_weight:
-                self._take_weight(name, name, (None,) * tensor.rank)
-            else:
-                base, self._base = self._base, name
-                gathered = relayout.to_whole(
-                    self, self.locals[name], tensor, self.layout, self.rank
-                )
-                self._rename(gathered, name)
-                self._count("AllGather", tensor)
-                self._base = base
-            self._whole[name] = name
+        if self.scopes.name("whole", name):
+            return name
+        if tensor.is_weight:
+            return self._take_weight("whole", name, tensor, (None,) * tensor.rank)
+        base, self._base = self._base, name
+        with self.scopes.around("local", name) as own:
+            self._rename(relayout.to_whole(self, own, tensor, self.layout, self.rank), name)
+            self.scopes.hold("whole", name, name)
+            self._declare(name, tensor)
+            self._count("AllGather", tensor)
+        self._base = base
         return name
 
     def local(self, tensor: Tensor) -> str:
         """Return the name of this rank's part of a tensor; all of it where it is not sharded."""
-        name = tensor.name
         if not self._is_sharded(tensor):
             return self.whole(tensor)
-        if name not in self.locals:
-            if tensor.is_weight:
-                index = tuple(self.layout.indices(axis, self.rank) for axis in tensor.axes)
-                self.locals[name] = self._free(f"{name}/local")
-                self._take_weight(self.locals[name], name, index)
-            else:
-                cut = relayout.to_local(self, self._whole[name], tensor, self.layout, self.rank)
-                self.locals[name] = self._free(f"{name}/local")
-                self._rename(cut, self.locals[name])
-        return self.locals[name]
+        if held := self.scopes.name("local", tensor.name):
+            return held
+        name = self._free(f"{tensor.name}/local")
+        if tensor.is_weight:
+            index = tuple(self.layout.indices(axis, self.rank) for axis in tensor.axes)
+            return self._take_weight("local", name, tensor, index)
+        with self.scopes.around("whole", tensor.name) as whole:
+            self._rename(relayout.to_local(self, whole, tensor, self.layout, self.rank), name)
+            self.scopes.hold("local", tensor.name, name)
+            self._declare(name, tensor)
+        return name
 
-    def _take_weight(self, name: str, source: str, index: tuple[IndexSet, ...]) -> None:
-        weight = self.analysis.graph.weights[source]
+    def _take_weight(
+        self, form: Form, name: str, tensor: Tensor, index: tuple[IndexSet, ...]
+    ) -> str:
+        weight = self.analysis.graph.weights[tensor.name]
         self.part.held[name] = Held(name, weight, index or (None,) * len(weight.shape))
+        self.scopes.outermost.names[form, tensor.name] = name
+        return name
 
     def _rename(self, old: str, new: str) -> None:
         """Let the newest node make a tensor of that name."""
-        node = self.part.nodes[-1]
+        node = self.scopes.inner.nodes[-1]
         assert list(node.output) == [old]
         node.output[0] = new
 
@@ -303,20 +374,21 @@ class _Writer:
 
     def _add(self, op_type: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         node = helper.make_node(op_type, inputs, [output], output, **attributes)
-        self.part.nodes.append(node)
+        self._append(node)
         return output
 
     def _communicate(self, op_type: str, name: str, output: str, **attributes: Any) -> str:
         node = helper.make_node(
             op_type, [name], [output], f"{op_type}/{output}", domain=DOMAIN, **attributes
         )
-        self.part.nodes.append(node)
+        self._append(node)
         return output
 
     def _count(self, op_type: str, tensor: Tensor, times: int = 1) -> None:
         nbytes = times * usual_bytes(self.analysis, tensor)
         is_state = op_type == "AllGather" and tensor.name in self.analysis.states
-        self.part.moved.append(Transfer(op_type, nbytes, self.layout.size, is_state))
+        moved = Transfer(op_type, nbytes, self.layout.size, is_state)
+        self.part.moved += [moved] * max(1, round(self.scopes.inner.times))
 
     def _free(self, name: str) -> str:
         """Return a name that nothing has yet: this one, or with a number behind it."""
@@ -326,40 +398,14 @@ class _Writer:
         return free
 
 
-class LocalSite:
-    """A site while it is written for one rank: what its rule sees of it."""
+class Writer(Protocol):
+    """What the nodes of a site are added to."""
 
-    def __init__(self, writer: _Writer, site: Site, is_partial: bool) -> None:
-        self._writer = writer
-        self.site, self.layout, self.rank = site, writer.layout, writer.rank
-        self.is_partial = is_partial
-        first = next(out for out in site.outputs if out is not None)
-        sums = any(e.op in ("sum", "prod") and not e.whole_unless_atom for e in site.contracted)
-        self.is_widened = is_partial and sums and first.data_type in HALF
-        kind = TensorProto.FLOAT if self.is_widened else first.data_type
-        self.dtype: np.dtype[Any] = helper.tensor_dtype_to_np_dtype(kind)
+    layout: Layout
+    rank: int
 
-    def input(self, position: int) -> str:
-        tensor = self.site.inputs[position]
-        if tensor is None:
-            return ""
-        name = self._writer.local(tensor)
-        if self.is_widened and tensor.data_type in HALF:
-            return self._writer.node("Cast", [name], to=TensorProto.FLOAT)
-        return name
+    def local(self, tensor: Tensor) -> str: ...
 
-    def constant(self, array: npt.NDArray[Any]) -> str:
-        return self._writer.constant(array)
+    def constant(self, array: npt.NDArray[Any]) -> str: ...
 
-    def node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
-        return self._writer.node(op_type, inputs, **attributes)
-
-    def unchanged(self) -> Call:
-        node = self.site.node
-        inputs = [self.input(position) for position in range(len(node.input))]
-        return Call(node.op_type, inputs, attributes(node))
-
-
-def attributes(node: NodeProto) -> Mapping[str, Any]:
-    """Return the attributes of a node as values."""
-    return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+    def node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str: ...

@@ -8,7 +8,7 @@ rows of all replicas are gathered, and the stage that has made an output sends i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from onnx import NodeProto, ValueInfoProto, helper
 
 from ..errors import MeshError
 from ..mesh import Mesh
-from ..nodes import references, renamed
+from ..nodes import copied, references, renamed, with_inner
 from ..opset import DOMAIN
 from ..states import State
 from .analysis import Analysis, usual_bytes
@@ -89,11 +89,12 @@ class _Placement:
     def _own(self, node: NodeProto) -> NodeProto:
         """Return a node under the names of this rank, its collectives among the ranks of tp."""
         node = renamed(node, self.names)
-        if node.domain != DOMAIN:
+        if not any(inner.domain == DOMAIN for inner in with_inner([node])):
             return node
-        changed = NodeProto()
-        changed.CopyFrom(node)
-        changed.attribute.append(helper.make_attribute("axis_name", "tp"))
+        changed = copied(node)
+        for inner in with_inner([changed]):
+            if inner.domain == DOMAIN:
+                inner.attribute.append(helper.make_attribute("axis_name", "tp"))
         return changed
 
     def placed(self) -> Part:
@@ -280,14 +281,22 @@ class _Placement:
     def _sites(self) -> set[int]:
         return {self.whole.origins[k] for k in self._kept}
 
+    def _declared(self, value: ValueInfoProto) -> ValueInfoProto:
+        """Return what is known of the sizes of a value; a replica has others by the same name."""
+        changed = ValueInfoProto()
+        changed.CopyFrom(value)
+        changed.name = self.names.get(value.name, value.name)
+        for dim in changed.type.tensor_type.shape.dim if self.mesh.dp > 1 else ():
+            if dim.HasField("dim_param"):
+                dim.Clear()
+        return changed
+
     def _pruned(self) -> Part:
         """Return the part without what no node reads."""
         used = {name for node in self.part.nodes for name in references(node)}
-        self.part.value_info |= {
-            self.names.get(name, name): renamed_value(value, self.names)
-            for name, value in self.whole.value_info.items()
-            if self.names.get(name, name) in used
-        }
+        for name, value in self.whole.value_info.items():
+            if self.names.get(name, name) in used:
+                self.part.value_info[self.names.get(name, name)] = self._declared(value)
         self.part.constants = {k: v for k, v in self.part.constants.items() if k in used}
         return self.part.pruned(set(self.outputs))
 
@@ -307,10 +316,3 @@ def _stages_of_nodes(part: Part, stages: Stages) -> list[int | None]:
             first |= {n: min(stage, first.get(n, stage)) for n in references(node)}
         found[k] = stage
     return found
-
-
-def renamed_value(value: ValueInfoProto, names: Mapping[str, str]) -> ValueInfoProto:
-    changed = ValueInfoProto()
-    changed.CopyFrom(value)
-    changed.name = names.get(value.name, value.name)
-    return changed

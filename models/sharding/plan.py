@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -10,7 +10,7 @@ from functools import cached_property
 from ..errors import HintError, MemoryLimitError, MeshError, NothingToShard
 from ..graph import Graph
 from ..mesh import Mesh, meshes
-from ..nodes import attribute, label
+from ..nodes import attribute, label, with_inner
 from ..opset import DOMAIN
 from .analysis import Analysis, analyse
 from .batch import Found, asked_batch, find_batch, with_open_batch
@@ -80,19 +80,11 @@ class Sharding:
     @cached_property
     def collectives(self) -> dict[str, int]:
         """Collectives and messages of a run, by operator; those of a group count once."""
-        sizes = {"": self.mesh.size, **self.mesh.axes}
-        counts = dict[str, Fraction]()
-        for part in self.parts:
-            for node in part.nodes:
-                if node.domain == DOMAIN and node.op_type != "Recv":
-                    taking = sizes[str(attribute(node, "axis_name", ""))]
-                    share = Fraction(1, 1 if node.op_type == "Send" else taking)
-                    counts[node.op_type] = counts.get(node.op_type, Fraction()) + share
-        return {op: int(count) for op, count in counts.items()}
+        return collectives(self.mesh, self.parts)
 
     def ends(self, stage: int) -> tuple[str, str]:
         """Name the first and the last node of a stage."""
-        stages, sites = (self.stages or one_stage(self.analysis)).of, self.analysis.sites
+        stages, sites = (self.stages or one_stage(self.analysis)).of, self.analysis.outermost
         inside = [site.node for site, of in zip(sites, stages, strict=True) if of == stage]
         return (label(inside[0]), label(inside[-1])) if inside else ("", "")
 
@@ -103,6 +95,18 @@ class Sharding:
             return ()
         idle = f"{self.mesh.dp - 1} of {self.mesh.dp} replicas are idle"
         return (f"{idle}, since no batch was found: {self.batch.why}; --batch-dim names one",)
+
+
+def collectives(mesh: Mesh, parts: Sequence[Part]) -> dict[str, int]:
+    """Count the collectives and messages of all ranks by operator, those of a group once."""
+    sizes = {"": mesh.size, **mesh.axes}
+    counts = dict[str, Fraction]()
+    for node in (node for part in parts for node in with_inner(part.nodes)):
+        if node.domain == DOMAIN and node.op_type != "Recv":
+            taking = sizes[str(attribute(node, "axis_name", ""))]
+            share = Fraction(1, 1 if node.op_type == "Send" else taking)
+            counts[node.op_type] = counts.get(node.op_type, Fraction()) + share
+    return {op: int(count) for op, count in counts.items()}
 
 
 def plan(

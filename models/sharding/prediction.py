@@ -62,8 +62,8 @@ def rank_work(sharding: Sharding, rank: int) -> Work:
     at, rows = sharding.mesh.place(rank), rows_share(sharding)
     stages = (sharding.stages or one_stage(analysis)).of
     total = Work()
-    for site, stage in zip(analysis.sites, stages, strict=True):
-        if stage == at.pp:
-            own = local_work(analysis, site, work(analysis, site), layout, at.tp)
+    for site, stage in zip(analysis.outermost, stages, strict=True):
+        for inner in site.inside if stage == at.pp else ():
+            own = local_work(analysis, inner, work(analysis, inner), layout, at.tp)
             total = total.plus(own.of_rows(rows))
     return total if at.dp == 0 or sharding.batch.batch is not None else Work()

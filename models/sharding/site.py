@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -58,9 +58,23 @@ class Contraction(NamedTuple):
     """the rewriting needs consecutive indices"""
 
 
+class Body(NamedTuple):
+    """A body of control flow: what it is given, what it gives, and its nodes."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    sites: tuple[Site, ...]
+    times: float
+    """how often it runs in a run of the usual size"""
+
+
 @dataclass
 class Site:
-    """One node, its tensors, and what its rule finds."""
+    """One node, its tensors, and what its rule finds.
+
+    Where a node has bodies, what they give is among its inputs, and what they are given among its
+    outputs, behind those of the node.
+    """
 
     node: NodeProto
     opset: int
@@ -70,10 +84,16 @@ class Site:
     needs_whole: list[Axis] = field(default_factory=list)
     born: list[Axis] = field(default_factory=list)
     """axes of the outputs that no input has, and that the rewriting can make local"""
+    dropped: list[Axis] = field(default_factory=list)
+    """parts of axes that the node leaves out"""
     only_size: bool = False
     """the node reads sizes, never elements"""
     obstacle: str | None = None
     """why this node has no layout but the replicated one"""
+    bodies: tuple[Body, ...] = ()
+    """those of If, Loop and Scan"""
+    times: float = 1.0
+    """how often it runs in a run of the usual size; both branches of an If count"""
 
     @property
     def name(self) -> str:
@@ -152,22 +172,48 @@ class Site:
         tensors = [tensor for tensor in (*self.inputs, *self.outputs) if tensor is not None]
         return {atom for tensor in tensors for atom in tensor.atoms}
 
+    @property
+    def exclusive(self) -> set[Axis]:
+        """Atoms of which the node takes one at most in parts."""
+        if self.bodies or not self.seen - self.whole_atoms:
+            return set()
+        return self.seen
+
+    def passes(self, tensor: Tensor, sharded: Set[Axis]) -> bool:
+        """Say whether a tensor goes into bodies or comes out of them as ranks have it."""
+        return self.whole_atoms.isdisjoint(sharded & set(tensor.atoms))
+
+    @property
+    def inside(self) -> Iterator[Site]:
+        """The sites in its bodies, then the site itself."""
+        for body in self.bodies:
+            for site in body.sites:
+                yield from site.inside
+        yield self
+
     @cached_property
     def whole_atoms(self) -> set[Axis]:
         """Atoms that may not be sharded at this node; to be read once all rules have spoken.
 
+        Of a node with bodies each tensor passes by itself, sharded but for those that need be
+        whole.
+
         An atom that the rule does not account for is among them: one of an input that is neither
-        in an output nor contracted, one of an output that no input has, one that occurs twice.
+        in an output nor contracted nor dropped, one of an output that no input has, one that
+        occurs twice.
         """
         if self.obstacle is not None:
             return self.seen
+        if self.bodies:
+            return {atom for axis in self.needs_whole for atom in atoms(axis)}
         given = _atoms_of(self.inputs)
         made = _atoms_of(self.outputs)
         summed = {atom for entry in self.contracted for atom in atoms(entry.axis)}
         born = {atom for axis in self.born for atom in atoms(axis)}
+        dropped = {atom for axis in self.dropped for atom in atoms(axis)}
         unaccounted = made - given - born
         if not self.only_size:
-            unaccounted |= given - made - summed
+            unaccounted |= given - made - summed - dropped
         unaccounted |= summed & made
         for entry in self.contracted:
             if entry.whole_unless_atom and find(entry.axis).kind != "atom":

@@ -11,6 +11,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -25,7 +26,7 @@ from .partition import Part
 from .relayout import MOVABLE
 from .search import Terms, limits
 from .site import Site, Tensor
-from .workload import local_work, share, work
+from .workload import Work, local_work, share, work
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Stages:
 
 def one_stage(analysis: Analysis) -> Stages:
     """Return a pipeline of a single stage."""
-    return Stages((0,) * len(analysis.sites))
+    return Stages((0,) * len(analysis.outermost))
 
 
 def balanced(
@@ -61,7 +62,7 @@ def balanced(
     if ends is None:
         _refuse(line, most)
     number = {site: bisect_right(ends, place) for place, site in enumerate(placed)}
-    return Stages(tuple(number.get(site) for site in range(len(analysis.sites))), count)
+    return Stages(tuple(number.get(site) for site in range(len(analysis.outermost))), count)
 
 
 def _refuse(line: Line, most: Sequence[float]) -> NoReturn:
@@ -90,7 +91,7 @@ def _placed(analysis: Analysis) -> list[int]:
     """
     inputs = {value.name for value in analysis.graph.inputs} - set(analysis.states.values())
     free, placed, waiting = set(analysis.graph.weights), list[int](), dict[str, int]()
-    for number, site in enumerate(analysis.sites):
+    for number, site in enumerate(analysis.outermost):
         reads = set(references(site.node))
         has_sizes = all(out is None or out.values is not None for out in site.outputs)
         is_free = reads <= free or (has_sizes and reads <= free | inputs)
@@ -110,9 +111,9 @@ def _called(analysis: Analysis, site: Site, waiting: dict[str, int]) -> list[int
         number = waiting.pop(todo.pop(), None)
         if number is not None and number not in found:
             found.add(number)
-            todo += references(analysis.sites[number].node)
+            todo += references(analysis.outermost[number].node)
     for number in found:
-        for name in analysis.sites[number].node.output:
+        for name in analysis.outermost[number].node.output:
             waiting.pop(name, None)
     return sorted(found)
 
@@ -209,9 +210,12 @@ def site_seconds(
     `rows` is its part of the batch.
     """
     found = []
-    for site in analysis.sites:
-        own = local_work(analysis, site, work(analysis, site), layout, 0)
-        found.append(machine.computing(own.of_rows(rows), analysis.steps))
+    for site in analysis.outermost:
+        shares = [
+            local_work(analysis, inner, work(analysis, inner), layout, 0) for inner in site.inside
+        ]
+        own = reduce(Work.plus, shares, Work()).of_rows(rows)
+        found.append(machine.computing(own, analysis.steps))
     for transfer, number in zip(part.moved, part.moved_for, strict=True):
         found[number] += machine.moving([transfer], analysis.steps)
     return found

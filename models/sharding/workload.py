@@ -202,15 +202,19 @@ channels on two ranks are no less work than on one."""
 
 
 def work(analysis: Analysis, site: Site) -> Work:
-    """Return the work of a node that is computed whole."""
+    """Return the work of a node that is computed whole; that of its bodies is not its own."""
+    if site.bodies:
+        return Work()
     count = COUNTS.get((site.node.domain.replace("ai.onnx", ""), site.node.op_type))
     shapes = _shapes(analysis, site)
     tensors = filter(None, (*site.inputs, *site.outputs))
     is_known = all(tensor.name in analysis.usual for tensor in tensors)
+    made = 0 if site.node.op_type in VIEWS else sum(map(math.prod, filter(None, shapes.outputs)))
+    read = sum(_read(analysis, site, tensor) for tensor in _kept(analysis, site))
     return Work(
-        count(shapes) if count and is_known else 0,
-        0 if site.node.op_type in VIEWS else sum(map(math.prod, filter(None, shapes.outputs))),
-        sum(_read(analysis, site, tensor) for tensor in _kept(analysis, site)),
+        site.times * (count(shapes) if count and is_known else 0),
+        site.times * made,
+        site.times * read,
     )
 
 
@@ -222,7 +226,7 @@ def local_work(analysis: Analysis, site: Site, whole: Work, layout: Layout, rank
     own = share(made, layout, rank)
     summed = math.prod(_summed(site, entry.axis, layout, rank) for entry in site.contracted)
     read = sum(_read(analysis, site, t) * share(t, layout, rank) for t in _kept(analysis, site))
-    return Work(whole.multiply_adds * own * summed, whole.made * own, read)
+    return Work(whole.multiply_adds * own * summed, whole.made * own, site.times * read)
 
 
 def share(tensor: Tensor, layout: Layout, rank: int) -> float:

@@ -6,27 +6,33 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from onnx import ModelProto, TensorProto, helper
 
-from ..errors import ModelError
-from ..graph import MAX_IR, Graph, digest, load
+from ..errors import MeshError, ModelError
+from ..graph import FED_WHOLE, MAX_IR, Graph, digest, load
 from ..manifest import NAME, REPRESENTATIONS, Manifest, RankEntry
 from ..mesh import Mesh
 from ..opset import DOMAIN, VERSION
+from ..plan import sealed
 from ..states import batch_metadata, to_metadata
 from ..weights import Array, WeightFile
+from . import asked
 from .hints import Hint, to_hints
 from .machine import HERE, Machine
 from .partition import Held, Part
-from .plan import Sharding, plan, plan_analysed
+from .plan import Sharding, collectives, plan, plan_analysed
 from .prediction import predict
 from .search import Memory, Terms
 
 __all__ = ["Progress", "Sharding", "plan", "plan_analysed", "shard", "shard_rank", "write_part"]
+
+WHOLE = "model.onnx"
+"""The file of a graph that all ranks share."""
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and the bytes in all."""
@@ -38,7 +44,7 @@ def shard(
     mesh: str | Mapping[str, int] | Mesh,
     *,
     representation: str = "per-rank",
-    hints: Mapping[str, Any] | Sequence[Hint] = (),
+    hints: Mapping[str, Any] | tuple[Hint, ...] = (),
     memory: Memory = None,
     batch_dim: str | None = None,
     machine: Machine = HERE,
@@ -68,19 +74,20 @@ def shard(
         )
     source, place = Path(source), Path(directory)
     _check_place(place)
-    asked = to_hints(hints) if isinstance(hints, Mapping) else tuple(hints)
-    terms = Terms(machine, memory, asked, batch_dim)
-    if representation == "spmd" and terms != Terms():
-        raise ModelError(
-            "expected no hints, memory, batch_dim or machine with spmd: its ranks choose as they "
-            "load"
-        )
+    terms = Terms(machine, memory, to_hints(hints), batch_dim)
+    if representation == "spmd" and machine != HERE:
+        raise ModelError("expected no other machine with spmd: its ranks choose as they load")
     sharding = plan(load(source), mesh, terms, ranks)
     place.absolute().parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
     try:
-        names = _write_files(sharding, beside, representation, progress or _silent)
-        manifest = _manifest(source, sharding, representation, names)
+        if representation == "annotated":
+            parts = _write_annotated(sharding, beside / WHOLE, progress or _silent)
+            names = [WHOLE] * sharding.mesh.size
+        else:
+            names = _write_files(sharding, beside, representation, progress or _silent)
+            parts = sharding.parts
+        manifest = _manifest(source, sharding, representation, names, parts)
         manifest.write(beside)
         # mkdtemp makes a directory for its owner alone; a sharded model is as open as any file.
         beside.chmod(0o777 & ~_umask())
@@ -116,14 +123,29 @@ def _write_files(
     """Write the models; return each rank's file name."""
     size = sharding.mesh.size
     if representation == "spmd":
-        write_part(sharding, whole_part(sharding.graph), directory / "model.onnx", progress)
-        return ["model.onnx"] * size
+        write_part(sharding, whole_part(sharding.graph), directory / WHOLE, progress)
+        return [WHOLE] * size
     total, done = sum(part.weight_bytes for part in sharding.parts), 0
     for part in sharding.parts:
         path = directory / f"rank{part.rank}.onnx"
         write_part(sharding, part, path, partial(_report, progress, done, total))
         done += part.weight_bytes
     return [f"rank{rank}.onnx" for rank in range(size)]
+
+
+def _write_annotated(sharding: Sharding, path: Path, progress: Progress) -> tuple[Part, ...]:
+    """Write the whole graph with annotations; return what each rank will hold."""
+    # Here, since it imports this package.
+    from ..dialects import annotating
+
+    if sharding.mesh.size != sharding.mesh.tp:
+        raise MeshError(f"expected a mesh of tp alone for annotations, got {sharding.mesh}")
+    nodes = annotating.annotated(sharding.analysis, sharding.choice.layout)
+    write_part(sharding, replace(whole_part(sharding.graph), nodes=nodes), path, progress)
+    model = ModelProto.FromString(path.read_bytes())
+    annotating.configure(model, sharding.mesh.size)
+    path.write_bytes(model.SerializeToString())
+    return annotating.parts(model, load(path), sharding.mesh.size)
 
 
 def _report(progress: Progress, before: int, total: int, done: int, _: int) -> None:
@@ -171,14 +193,21 @@ def _model(sharding: Sharding, part: Part, initializers: list[TensorProto]) -> M
         producer_name="rankwise",
     )
     own = {"rankwise.mesh": str(sharding.mesh), "rankwise.rank": str(part.rank)}
+    own |= asked.to_metadata(sharding.terms) | FED_WHOLE
     own |= batch_metadata(sharding.batch.batch.inputs if sharding.batch.batch else {})
     if sharding.notes:
         own["rankwise.notes"] = "\n".join(sharding.notes)
     helper.set_model_props(model, graph.metadata | own | to_metadata(part.states))
-    return model
+    return sealed(model)
 
 
-def _manifest(source: Path, sharding: Sharding, representation: str, names: list[str]) -> Manifest:
+def _manifest(
+    source: Path,
+    sharding: Sharding,
+    representation: str,
+    names: list[str],
+    parts: Sequence[Part],
+) -> Manifest:
     graph, batch = sharding.graph, sharding.batch.batch
     found = predict(sharding)
     return Manifest(
@@ -191,8 +220,8 @@ def _manifest(source: Path, sharding: Sharding, representation: str, names: list
         mesh={name: size for name, size in sharding.mesh.axes.items() if size > 1} or {"tp": 1},
         representation=representation,
         world_size=sharding.mesh.size,
-        ranks=tuple(_entry(sharding, *each) for each in zip(names, sharding.parts, strict=True)),
-        collectives=sharding.collectives,
+        ranks=tuple(_entry(sharding, *each) for each in zip(names, parts, strict=True)),
+        collectives=collectives(sharding.mesh, parts),
         predicted={
             "bytes_sent_per_rank": round(max(part.sent for part in sharding.parts)),
             "seconds": found.seconds,
@@ -220,10 +249,12 @@ def shard_rank(
 ) -> Path:
     """Write one rank's graph and weights into a directory; return the graph's path.
 
-    All ranks that call this with the same model and mesh make graphs that fit together. Raises
-    ModelError, MeshError, HintError, NothingToShard.
+    All ranks that call this with the same arguments make graphs that fit together. Without terms
+    they are those that the model keeps. Raises ModelError, MeshError, HintError, NothingToShard.
     """
-    sharding = plan(load(source), mesh, terms, ranks)
+    graph = load(source)
+    terms = asked.from_metadata(graph.metadata) if terms in (None, Terms()) else terms
+    sharding = plan(graph, mesh, terms, ranks)
     path = Path(directory) / f"rank{rank}.onnx"
     write_part(sharding, sharding.part(rank), path, _silent)
     return path

@@ -21,10 +21,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--representation",
-        choices=("per-rank", "spmd"),
+        choices=("per-rank", "spmd", "annotated"),
         default="per-rank",
-        help="a graph and weights for each rank (default), or the whole for ranks to cut as they "
-        "load",
+        help="a graph and weights for each rank (default), the whole for ranks to cut as they "
+        "load, or that with device configurations",
     )
     add_terms(parser)
     parser.add_argument(

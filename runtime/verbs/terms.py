@@ -12,24 +12,25 @@ from typing import TYPE_CHECKING
 from ...collectives.cluster import Cluster
 
 if TYPE_CHECKING:
+    from ...models.sharding.hints import Hint
     from ...models.sharding.search import Terms
 
 
 def add_terms(parser: argparse.ArgumentParser) -> None:
     """Add what a choice is made for."""
-    parser.add_argument(
-        "--hints",
-        metavar="FILE.yaml",
-        help="names of tensors or nodes, and whether they are whole or which dim is cut",
-    )
-    add_limits(parser)
+    add_asked(parser)
     parser.add_argument(
         "--cluster", metavar="FILE", help="what collectives cost, as bench --fit has measured it"
     )
 
 
-def add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add what a rank may hold, and what replicas split."""
+def add_asked(parser: argparse.ArgumentParser) -> None:
+    """Add what a person asks of a choice."""
+    parser.add_argument(
+        "--hints",
+        metavar="FILE.yaml",
+        help="names of tensors or nodes, and whether they are whole or which dim is cut",
+    )
     parser.add_argument(
         "--memory",
         metavar="SIZE[,SIZE...]",
@@ -45,23 +46,25 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 
 def terms(options: argparse.Namespace) -> Terms:
     """Return what a choice is made for. Raises OSError, ValueError."""
-    from ...models.sharding.hints import read_hints
     from ...models.sharding.machine import HERE
     from ...models.sharding.search import Terms
 
     machine = HERE
     if options.cluster is not None:
         machine = replace(HERE, cluster=Cluster.read(Path(options.cluster)))
+    hints, memory = asked(options)
+    return Terms(machine, memory, hints, options.batch_dim)
+
+
+def asked(options: argparse.Namespace) -> tuple[tuple[Hint, ...], int | tuple[int, ...] | None]:
+    """Return hints, and the memory of a rank or of each stage's. Raises OSError, ValueError."""
+    from ...models.sharding.hints import read_hints
+
     hints = () if options.hints is None else read_hints(options.hints)
-    return Terms(machine, memory_limits(options.memory), hints, options.batch_dim)
-
-
-def memory_limits(text: str | None) -> int | tuple[int, ...] | None:
-    """Read one limit of memory, or those of each stage, as in 2GB,1GB. Raises ValueError."""
-    if text is None:
-        return None
-    sizes = tuple(map(size_in_bytes, text.split(",")))
-    return sizes if len(sizes) > 1 else sizes[0]
+    if options.memory is None:
+        return hints, None
+    sizes = tuple(map(size_in_bytes, options.memory.split(",")))
+    return hints, sizes if len(sizes) > 1 else sizes[0]
 
 
 def size_in_bytes(text: str) -> int:

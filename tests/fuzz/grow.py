@@ -9,12 +9,14 @@ import contrib_graphs
 import graphs
 import numpy as np
 import onnx
+from case import fixed
 from numpy.random import Generator
 from onnx import TensorProto, helper
 from operators import OPERATORS
 
 from . import values
 from .draft import WIDTHS, Draft, Drawn, Node
+from .inside import inside
 from .schemas import from_schema, operators
 from .special import SPECIAL
 from .values import SETTINGS, Array, Value
@@ -27,8 +29,9 @@ RECENT = 4
 KNOWN = 0.3
 """How often a graph of the tests is the start."""
 
-LARGE = {"fixed_language_model"}
-"""Graphs of the tests that are too large to be one of thousands."""
+
+IN_BODY = 0.15
+"""How often a graph is the body of an If or of a Loop."""
 
 
 def draw(seed: int, number: int) -> Drawn:
@@ -37,10 +40,11 @@ def draw(seed: int, number: int) -> Drawn:
     draft = start(rng)
     nodes, tries = 3 + draft.pick(12), 0
     while nodes and tries < 100:
-        node = propose(draft)
-        nodes -= node is not None and draft.add(node)
+        proposed = propose(draft)
+        nodes -= proposed is not None and draft.add(proposed)
         tries += 1
-    return draft.finished()
+    drawn = draft.finished()
+    return inside(drawn, rng) if rng.random() < IN_BODY else drawn
 
 
 def propose(draft: Draft) -> Node | None:
@@ -50,13 +54,20 @@ def propose(draft: Draft) -> Node | None:
         return None
     known = operators(draft.opset)
     op = draft.one([op for op in known if op in SPECIAL] if draft.pick(2) else known)
+    return node(draft, op, x)
+
+
+def node(draft: Draft, op: str, x: Value) -> Node | None:
+    """Propose a node of an operator that reads x, None where none can."""
     return SPECIAL[op](draft, x) if op in SPECIAL else from_schema(draft, op, x)
 
 
 def start(rng: Generator) -> Draft:
     """Start with one or two inputs, or with a graph of the tests."""
-    if rng.random() < KNOWN and (found := _known(rng)):
-        return found
+    if rng.random() < KNOWN:
+        cases = known()
+        if found := begun(cases[rng.integers(len(cases))], rng):
+            return found
     width = int(rng.choice(WIDTHS))
     shapes: list[list[int | str]] = [["b", width], ["b", "s", width], ["b", width, 6, 6]]
     others: list[list[int | str]] = [["b", "s"], ["b", width], ["s", 3, width], [4, 7, width]]
@@ -84,16 +95,14 @@ def _random(rng: Generator, shape: list[Any]) -> Array:
 
 
 @cache
-def _cases() -> list[Any]:
-    fixed = [contrib_graphs.fixed(case) for case in graphs.CASES.values()]
-    others = [case for name, case in contrib_graphs.FIXED.items() if name not in LARGE]
-    return [*OPERATORS.values(), *fixed, *others]
+def known() -> list[Any]:
+    """Return the graphs of the tests."""
+    others = map(fixed, graphs.CASES.values())
+    return [*OPERATORS.values(), *others, *contrib_graphs.FIXED.values()]
 
 
-def _known(rng: Generator) -> Draft | None:
+def begun(case: Any, rng: Generator) -> Draft | None:
     """Start with a graph of the tests, None where it cannot be compared."""
-    cases = _cases()
-    case = cases[rng.integers(len(cases))]
     given = [values.fed(name, [array, array], rng) for name, array in case.feeds.items()]
     if not all(given):
         return None

@@ -15,6 +15,7 @@ import numpy as np
 from onnx import TensorProto, defs, helper
 from onnx.defs import OpSchema
 
+from rankwise.models.bodies import FORMS
 from rankwise.models.sharding.rules import RULES
 
 from .draft import Draft, Node
@@ -56,15 +57,17 @@ PARAMETERS: dict[str, Callable[[Draft, Value], Any]] = {
 }
 """What is given by name. What is required is always given, the rest half of the time."""
 
-PLAIN = {"BitShift", "Div", "Mod", "PRelu"}
-"""Operators whose second input is a vector: of integers that are not 0, or of slopes, which
-onnxruntime takes in more dims than ONNX lets it have."""
+PLAIN = {"BitShift", "Div", "Mod"}
+"""Operators whose second input is a vector of integers that are not 0."""
 
 
 @cache
 def operators(opset: int) -> list[str]:
-    """Return the operators with a rule that an opset has, in the order of the rules."""
-    found = [schema(op, opset) for op in RULES]
+    """Return the operators with a rule that an opset has, in the order of the rules.
+
+    Those that have bodies are left out.
+    """
+    found = [schema(op, opset) for op in RULES if op not in FORMS]
     return [entry.name for entry in found if entry is not None]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from onnx import numpy_helper
 
 from .draft import Draft, Node
 from .schemas import near
@@ -126,8 +127,9 @@ def expand(d: Draft, x: Value) -> Node:
 
 
 def constant_of_shape(d: Draft, x: Value) -> Node | None:
-    vectors = _vectors(d)
-    return Node("ConstantOfShape", [d.one(vectors).name]) if vectors else None
+    """A constant of 0, which is the default, would say nothing."""
+    vectors, value = _vectors(d), numpy_helper.from_array(np.array([0.7], np.float32))
+    return Node("ConstantOfShape", [d.one(vectors).name], {"value": value}) if vectors else None
 
 
 def slice_(d: Draft, x: Value) -> Node | None:
@@ -224,6 +226,17 @@ def elements(d: Draft, x: Value, op: str) -> Node | None:
     return node._replace(attributes={"axis": axis})
 
 
+def gather_nd(d: Draft, x: Value) -> Node | None:
+    """Take places of x that follow each other, or one place in two dims."""
+    if not x.rank or not x.is_static(0):
+        return None
+    first = d.pick(x.shape[0])
+    rows = np.arange(first, first + 1 + d.pick(x.shape[0] - first)).reshape(-1, 1)
+    if x.rank > 1 and x.is_static(1) and d.pick(3) == 0:
+        rows = np.array([first, d.pick(x.shape[1])])
+    return Node("GatherND", [x.name, d.constant(rows - d.pick(2) * x.shape[0] * (rows.ndim - 1))])
+
+
 SPECIAL: dict[str, Special] = {
     "BatchNormalization": batch_normalization,
     "Concat": concat,
@@ -234,6 +247,7 @@ SPECIAL: dict[str, Special] = {
     "Expand": expand,
     "Gather": gather,
     "GatherElements": lambda d, x: elements(d, x, "GatherElements"),
+    "GatherND": gather_nd,
     "Gemm": gemm,
     "MatMul": matmul,
     "Pad": pad,

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import onnxruntime
+from ranks import quiet
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -64,51 +65,22 @@ class Value(NamedTuple):
         return bool(first.shape[dim] == second.shape[dim])
 
 
-def quiet(is_optimised: bool = True) -> onnxruntime.SessionOptions:
-    """Return options of one thread, and no messages."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    if not is_optimised:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return options
-
-
 def run(model: onnx.ModelProto, given: Sequence[Value], rng: np.random.Generator) -> list[Value]:
     """Return a model's outputs; none where it does not run, or one of them is not to be kept."""
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), quiet(False))
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), quiet(is_optimised=False)
+        )
         runs = [
             session.run(None, {value.name: value.runs[k] for value in given})
             for k in range(len(SETTINGS) * len(SIGNS))
         ]
     except Exception:  # onnxruntime's errors have no base of their own
         return []
-    told = [value.shape for value in session.get_outputs()]
-    if not all(map(_is_told, told, runs[0], runs[len(SIGNS)])):
-        return []
     names = [value.name for value in model.graph.output]
     rows = map(list, zip(*runs, strict=True))
     made = [noisy(name, row, rng) for name, row in zip(names, rows, strict=True)]
     return [value for value in made if value] if all(made) else []
-
-
-def _is_told(sizes: Sequence[int | str | None], first: Array, second: Array) -> bool:
-    """Say whether a tensor has the shape that onnxruntime has told: a cache may not.
-
-    It would refuse a part of the graph that begins there, or take another tensor's memory for it.
-    """
-    if not sizes:
-        return True
-    made = zip(np.shape(first), np.shape(second), strict=True)
-    return len(sizes) == np.ndim(first) and all(
-        told in (pair[0], open_dim(*pair)) or not _is_known(told)
-        for told, pair in zip(sizes, made, strict=True)
-    )
-
-
-def _is_known(told: int | str | None) -> bool:
-    return isinstance(told, int) or (told is not None and told.startswith(OPEN))
 
 
 def open_dim(first: int, second: int) -> str:

@@ -10,6 +10,7 @@ from ...contrib import DOMAIN, IN_AI_ONNX
 from . import (
     arithmetic,
     attention,
+    control,
     convolution,
     image,
     indexing,
@@ -95,11 +96,15 @@ RULES: dict[str, Rule] = {
     "Compress": Rule(indexing.compress),
     "Gather": Rule(indexing.gather, indexing.local_gather),
     "GatherElements": Rule(indexing.gather_elements),
-    "GatherND": Rule(indexing.gather_nd),
+    "GatherND": Rule(indexing.gather_nd, indexing.local_gather_nd),
     "OneHot": Rule(indexing.one_hot),
     **_each("Scatter ScatterElements", Rule(indexing.scatter_elements)),
     "ScatterND": Rule(indexing.scatter_nd),
     "TensorScatter": Rule(indexing.tensor_scatter),
+    # bodies
+    "If": Rule(control.branch),
+    "Loop": Rule(control.loop),
+    "Scan": Rule(control.scan),
     # structure
     "Concat": Rule(structure.concat),
     **_each("Constant ConstantOfShape Range", Rule(structure.made)),

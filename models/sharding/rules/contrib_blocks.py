@@ -13,12 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from onnx import TensorProto
 
-from ...contrib import DOMAIN
 from ..axes import Axis, Conflict
 from ..rewrite import Call, Local, full
 from ..site import Site, Tensor, int64
 from .forms import WHOLE, axis_of, lay, merged, optional, tie_or_whole, width_of, without_bias
-from .indexing import SELECTABLE, local_rows, zero_rows
+from .indexing import SELECTABLE, local_gather
 
 
 class Blocks(NamedTuple):
@@ -163,11 +162,4 @@ def gather_block_quantized(site: Site) -> None:
 
 def local_block_rows(local: Local) -> Call:
     """Look up the rows that this rank has, and give zeros for the others."""
-    call = local.unchanged()
-    if not local.is_partial:
-        return call
-    axis = local.site.attribute("gather_axis", 0) % local.site.tensor(0).rank
-    ids, foreign = local_rows(local, axis)
-    inputs = [call.inputs[0], ids, *call.inputs[2:]]
-    found = local.node(call.op_type, inputs, domain=DOMAIN, **call.attributes)
-    return zero_rows(local, axis, found, foreign)
+    return local_gather(local, along="gather_axis")

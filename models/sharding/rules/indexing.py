@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from ..layout import bounds
+from ...placing.placement import bounds
 from ..rewrite import Call, Local, full
-from ..site import Site, Tensor, fixed, int64
+from ..site import Array, Site, Tensor, fixed, int64
+from .slicing import cut_out
 
 SELECTABLE = {
     TensorProto.FLOAT,
@@ -33,14 +34,19 @@ def gather(site: Site) -> None:
         site.whole(table.axes[axis])
 
 
-def local_gather(local: Local) -> Call:
-    """Look up the rows that this rank has, and give zeros for the others."""
+def local_gather(local: Local, along: str = "axis") -> Call:
+    """Look up the rows that this rank has, and give zeros for the others.
+
+    `along` is the attribute that names the dim of the rows.
+    """
     call = local.unchanged()
     if not local.is_partial:
         return call
-    axis = local.site.attribute("axis", 0) % local.site.tensor(0).rank
+    site = local.site
+    axis = site.attribute(along, 0) % site.tensor(0).rank
     ids, foreign = local_rows(local, axis)
-    rows = local.node("Gather", [local.input(0), ids], axis=axis)
+    inputs = [call.inputs[0], ids, *call.inputs[2:]]
+    rows = local.node(call.op_type, inputs, domain=site.node.domain, **call.attributes)
     return zero_rows(local, axis, rows, foreign)
 
 
@@ -110,15 +116,64 @@ def scatter_elements(site: Site) -> None:
 
 
 def gather_nd(site: Site) -> None:
-    """The last dim of the indices names places in the dims that follow the batch."""
+    """The last dim of the indices names places in the dims that follow the batch.
+
+    Of a dim in which they name the same consecutive places in all runs, these are cut out.
+    """
     data, indices, y = site.tensor(0), site.tensor(1), site.output()
     batch = site.attribute("batch_dims", 0)
     rest = batch + fixed(indices.shape[-1])
     for dim in range(batch):
         site.tie(data.axes[dim], indices.axes[dim])
-    site.whole(*data.axes[batch:rest], indices.axes[-1])
-    made = (*indices.axes[:-1], *data.axes[rest:])
-    site.tie_all(made, y.axes)
+    places = _places(site)
+    for dim in range(batch, rest):
+        axis = data.axes[dim]
+        if places is None or axis is None:
+            site.whole(axis)
+        else:
+            part = cut_out(site, axis, int(places[0, dim]), len(places))
+            site.tie(part, y.axes[0] if len(places) > 1 else None)
+    site.whole(indices.axes[-1])
+    if places is None:
+        site.tie_all(indices.axes[:-1], y.axes[: indices.rank - 1])
+    else:
+        site.whole(*indices.axes)
+    site.tie_all(data.axes[rest:], y.axes)
+
+
+def _places(site: Site) -> Array | None:
+    """Return the constant places that indices name, a row for each, if they follow each other.
+
+    None where they do not, or name several places in several dims.
+    """
+    data, indices, value = site.tensor(0), site.tensor(1), site.constant(1)
+    if value is None or site.attribute("batch_dims", 0):
+        return None
+    sizes = data.shape[: value.shape[-1]]
+    if not all(size.is_static for size in sizes):
+        return None
+    rows = value.reshape(-1, value.shape[-1]) % [size.first for size in sizes]
+    is_run = indices.rank == 2 and value.shape[-1] == 1 and bool(np.all(np.diff(rows[:, 0]) == 1))
+    return rows if len(rows) == 1 or (is_run and len(rows)) else None
+
+
+def local_gather_nd(local: Local) -> Call:
+    """Name the places as this rank's part has them."""
+    call, data, places = local.unchanged(), local.site.tensor(0), _places(local.site)
+    held = [k for k, axis in enumerate(data.axes) if local.layout.holds(axis)]
+    if places is None or not any(k < places.shape[1] for k in held):
+        return call
+    for k in held:
+        kept = local.layout.indices(data.axes[k], local.rank)
+        if k < places.shape[1] and kept is not None:
+            places = places[np.isin(places[:, k], kept)]
+            places[:, k] = np.searchsorted(kept, places[:, k])
+    shape = local.site.tensor(1).shape
+    target = (*(full(size) for size in shape[:-2]), len(places), places.shape[1])
+    target = target if len(shape) > 1 else (places.shape[1],)
+    return call._replace(
+        inputs=[call.inputs[0], local.constant(places.reshape(target).astype(np.int64))]
+    )
 
 
 def scatter_nd(site: Site) -> None:

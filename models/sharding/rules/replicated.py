@@ -1,7 +1,6 @@
 """Operators that every rank computes whole, and why."""
 
 DATA = "the size of its output depends on data"
-BODY = "its body runs whole on every rank"
 SEQUENCE = "it is about a sequence of tensors, which has no dims"
 OPTIONAL = "it is about a value that may be absent"
 STRING = "strings do not travel between ranks"
@@ -17,9 +16,7 @@ REPLICATED = {
     "EyeLike": MADE,
     "HammingWindow": MADE,
     "HannWindow": MADE,
-    "If": BODY,
     "ImageDecoder": "it reads one encoded image",
-    "Loop": BODY,
     "MaxUnpool": FLAT,
     "MelWeightMatrix": MADE,
     "Multinomial": DRAWN,
@@ -33,7 +30,6 @@ REPLICATED = {
     "RandomUniform": DRAWN,
     "RandomUniformLike": DRAWN,
     "RegexFullMatch": STRING,
-    "Scan": BODY,
     "SequenceAt": SEQUENCE,
     "SequenceConstruct": SEQUENCE,
     "SequenceEmpty": SEQUENCE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from ..axes import Conflict, Size, cut_at
+from ..axes import Axis, Conflict, Size, cut_at
 from ..rewrite import Call, Local, entries, full, rescale
 from ..site import Site, Tensor
 
@@ -64,10 +64,20 @@ def _cut_slice(site: Site, dim: int, start: Size) -> None:
     length = site.output().shape[dim]
     if x is None or not length.first:
         return
-    rest = x.size.minus(start).minus(length)
-    sizes = [size for size in (start, length, rest) if size.first]
-    parts = cut_at(x, sizes)
-    site.tie(parts[1 if start.first else 0], y)
+    site.tie(cut_out(site, x, start.first, length.first), y)
+
+
+def cut_out(site: Site, axis: Axis, start: int, length: int) -> Axis:
+    """Cut a part out of an axis of fixed size, and drop the rest.
+
+    Raises Conflict where the axis has no border there.
+    """
+    rest = axis.size.first - start - length
+    sizes = [Size(size, size) for size in (start, length, rest) if size]
+    parts = cut_at(axis, sizes)
+    kept = parts.pop(1 if start else 0)
+    site.dropped += parts
+    return kept
 
 
 def local_slice(local: Local) -> Call:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import reduce
 
 import numpy as np
 
@@ -199,6 +200,8 @@ def split(site: Site) -> None:
     if x.axes[axis] is None:
         return
     wide = [out for out in outs if max(out.shape[axis])]
+    if reduce(Size.plus, (out.shape[axis] for out in wide)) != x.shape[axis]:
+        raise Conflict("its parts do not make up the whole")
     parts = cut_at(x.axes[axis], [out.shape[axis] for out in wide])
     for out, part in zip(wide, parts, strict=True):
         site.tie(out.axes[axis], part)

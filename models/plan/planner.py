@@ -1,102 +1,36 @@
-"""A plan: what one rank does, instruction by instruction, to run a graph that communicates.
+"""The plan of a model.
 
-A value: it names nodes and tensors, and holds neither arrays nor sessions. Communication keeps the
-order of the graph. Every other node runs as early as it can: at level k, where k communications
-come before the latest one that it depends on, that one included. The nodes of one level make one
-fragment, so that a graph with n communications has at most n + 1 fragments, and what does not
-depend on a communication is done before it.
+Communication keeps the order of the graph, and so does control flow with communication inside.
+Every other node runs as early as it can: at level k, where k communications come before the latest
+one that it depends on, that one included. The nodes of one level make one fragment, so that a
+graph with n communications has at most n + 1 fragments, and what does not depend on a
+communication is done before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable
 from functools import cached_property
-from typing import Any
 
-from onnx import FunctionProto, ModelProto, NodeProto, inliner
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
-from .errors import ModelError
-from .graph import lowered
-from .nodes import label, references, subgraphs
-from .opset import OPS, attributes, is_ours
-from .ordering import stable_order
-from .states import ancestors, states_of
-
-
-@dataclass(frozen=True)
-class Compute:
-    """A fragment: nodes that run together, without communication between them."""
-
-    nodes: tuple[int, ...]
-    """indices in the model's graph.node, in an order in which they can run"""
-    inputs: tuple[str, ...]
-    """what they read that neither they nor initializers give"""
-    outputs: tuple[str, ...]
-    """what others read of theirs"""
-
-
-@dataclass(frozen=True)
-class Communicate:
-    """One communication node."""
-
-    op: str
-    node_name: str
-    inputs: tuple[str, ...]
-    """as in the node; "" is an absent one"""
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    """with defaults"""
-
-
-Instruction = Compute | Communicate
+from ..calls import check_recursion, inlined
+from ..dialects.recognition import is_foreign
+from ..dialects.translation import translated
+from ..errors import ModelError
+from ..graph import lowered
+from ..nodes import label, references, subgraphs
+from ..opset import OPS, attributes, is_ours
+from ..ordering import stable_order
+from ..parallel import PARALLEL_FOR
+from ..states import ancestors, states_of
+from .bodies import Surroundings, is_constant
+from .control import control, name_of
+from .instructions import Communicate, Compute, Control, Instruction, Plan
+from .seal import check_seal, seal, seal_of, set_seal
 
 BORDER = -1
 """The level of what cuts states that are fed whole: before all else, and it may be left out."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The instructions of one rank, and the model that they speak of."""
-
-    model: ModelProto
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    constants: tuple[str, ...]
-    """initializers that an instruction other than a fragment reads, or that are outputs"""
-    instructions: tuple[Instruction, ...]
-
-    @property
-    def communications(self) -> tuple[Communicate, ...]:
-        return tuple(step for step in self.instructions if isinstance(step, Communicate))
-
-    def without_weights(self) -> Plan:
-        """Return the plan without its model: what remains to be held while it runs."""
-        return replace(self, model=ModelProto())
-
-    def reaching(self, inputs: Collection[str], outputs: Collection[str]) -> tuple[int, ...]:
-        """Return the numbers of the instructions that it takes to make `outputs` of `inputs`.
-
-        Messages between two ranks are kept always: neither can know what the other needs.
-        """
-        needed, kept = set(outputs).difference(inputs), list[int]()
-        for k, step in reversed(list(enumerate(self.instructions))):
-            is_message = isinstance(step, Communicate) and step.op in ("Send", "Recv")
-            if is_message or not needed.isdisjoint(step.outputs):
-                kept.append(k)
-                needed |= set(step.inputs).difference(inputs)
-        return tuple(reversed(kept))
-
-    @cached_property
-    def last_uses(self) -> tuple[frozenset[str], ...]:
-        """The values that nothing reads after each instruction; outputs are never among them."""
-        kept = set(self.outputs)
-        dropped = list[frozenset[str]]()
-        for step in reversed(self.instructions):
-            here = {name for name in (*step.inputs, *step.outputs) if name} - kept
-            dropped.append(frozenset(here))
-            kept |= here
-        return tuple(reversed(dropped))
 
 
 def communicates(model: ModelProto) -> bool:
@@ -106,7 +40,7 @@ def communicates(model: ModelProto) -> bool:
 
 
 def _is_or_holds_ours(node: NodeProto) -> bool:
-    return is_ours(node) or _holds_ours(node)
+    return is_ours(node) or is_foreign(node) or _holds_ours(node)
 
 
 def _holds_ours(node: NodeProto) -> bool:
@@ -117,16 +51,37 @@ def build_plan(model: ModelProto) -> Plan:
     """Plan one rank's run of a model.
 
     Nodes may be in any order. Raises ModelError for a cycle, a value that nothing makes, a
-    communication node that onnx would refuse, and one inside If, Loop or Scan.
+    communication node that onnx would refuse, a body that does not fit its node, and a plan that
+    is not that of the model's seal.
     """
-    model = _prepared(model)
-    return _Planner(model).plan()
+    plan = _Planner(_prepared(model)).plan()
+    check_seal(plan)
+    return plan
+
+
+def check_whole(model: ModelProto) -> None:
+    """Raise ModelError for a model that is not what its seal says, if it has one."""
+    if seal_of(model) is not None:
+        build_plan(model)
+
+
+def sealed(model: ModelProto) -> ModelProto:
+    """Put the seal of its plan on a model that communicates; return it. Raises ModelError."""
+    set_seal(model, None)
+    if communicates(model):
+        set_seal(model, seal(build_plan(model)))
+    return model
 
 
 def _prepared(model: ModelProto) -> ModelProto:
-    """Inline functions that communicate; bring a newer opset down to what onnxruntime reads."""
+    """Inline functions that communicate; bring a newer opset down to what onnxruntime reads.
+
+    Other dialects are rewritten first.
+    """
+    check_recursion(model)
+    model = translated(model)
     if any(_communicates_inside(function) for function in model.functions):
-        model = inliner.inline_local_functions(model)
+        model = inlined(model)
     return lowered(model)
 
 
@@ -137,7 +92,8 @@ def _communicates_inside(function: FunctionProto) -> bool:
 class _Planner:
     """What is known of a graph while its plan is made."""
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, outside: Collection[str] = ()) -> None:
+        """Look at a model, or at a body: `outside` are then the names that it may capture."""
         self.model, self.nodes = model, model.graph.node
         self.states = states_of(model)
         self.weights = {tensor.name for tensor in model.graph.initializer}
@@ -148,27 +104,46 @@ class _Planner:
         self.producer = {
             name: k for k, node in enumerate(self.nodes) for name in node.output if name
         }
-        self._check()
+        self.known = self.weights | set(self.inputs) | set(self.producer)
+        self.captured = self._captured(outside)
+        self.outside = self.known | set(self.captured)
         order = stable_order(self.nodes)
-        self.steps = {k: _communicate(self.nodes[k]) for k in order if is_ours(self.nodes[k])}
-        self.effects = [k for k, step in self.steps.items() if OPS[step.op].is_effect]
+        self.steps = {k: self._step(k) for k in order if _is_or_holds_ours(self.nodes[k])}
+        self.effects = [k for k, step in self.steps.items() if is_effect(step)]
         self.needed = self._needed()
         self.order = [k for k in order if k in self.needed]
         self.levels = self._levels()
 
-    def _check(self) -> None:
-        """Raise ModelError for what cannot be planned."""
-        known = self.weights | set(self.inputs) | set(self.producer)
+    def _captured(self, outside: Collection[str]) -> tuple[str, ...]:
+        """Return what is read from outside. Raises ModelError for what nothing makes."""
+        captured = dict[str, None]()
         for node, reads in zip(self.nodes, self.reads, strict=True):
-            if missing := [name for name in reads if name not in known]:
-                raise ModelError(f"{label(node)} reads {missing[0]!r}, which nothing makes")
-            if _holds_ours(node):
-                raise ModelError(
-                    f"{label(node)} communicates inside its body, which is not supported yet; "
-                    "move the communication out of the body"
-                )
-        if missing := [name for name in self.outputs if name not in known]:
-            raise ModelError(f"nothing makes the output {missing[0]!r}")
+            for name in reads:
+                if name not in self.known and name not in outside:
+                    raise ModelError(f"{label(node)} reads {name!r}, which nothing makes")
+                captured |= {name: None} if name not in self.known else {}
+        for name in self.outputs:
+            if name not in self.known and name not in outside:
+                raise ModelError(f"nothing makes the output {name!r}")
+            captured |= {name: None} if name not in self.known else {}
+        return tuple(captured)
+
+    def _step(self, k: int) -> Communicate | Control:
+        """Return the instruction of a node that communicates."""
+        node = self.nodes[k]
+        if is_ours(node) and node.op_type != PARALLEL_FOR:
+            return _communicate(node)
+        return control(node, lambda body: self._plan_body(node, body))
+
+    @cached_property
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(self.model)
+
+    def _plan_body(self, node: NodeProto, body: GraphProto) -> Plan:
+        try:
+            return _Planner(self._surroundings.body(body), self.outside).plan()
+        except ModelError as error:
+            raise ModelError(f"{label(node)} > {error}") from None
 
     def _needed(self) -> set[int]:
         """Return the nodes that an output or a communication depends on."""
@@ -208,9 +183,7 @@ class _Planner:
     def plan(self) -> Plan:
         fragments = self._fragments()
         instructions: list[Instruction] = [
-            step
-            for k, step in self.steps.items()
-            if k in self.needed and not OPS[step.op].is_effect
+            step for k, step in self.steps.items() if k in self.needed and not is_effect(step)
         ]
         for level in range(BORDER, len(self.effects) + 1):
             if level in fragments:
@@ -218,13 +191,20 @@ class _Planner:
             if 0 <= level < len(self.effects):
                 instructions.append(self.steps[self.effects[level]])
         constants = tuple(sorted(self._read_outside & self.weights))
-        return Plan(self.model, self.inputs, self.outputs, constants, tuple(instructions))
+        return Plan(
+            self.model, self.inputs, self.outputs, constants, tuple(instructions), self.captured
+        )
 
     @cached_property
     def _read_outside(self) -> set[str]:
         """The names that communications read, and the outputs."""
         read = {name for step in self.steps.values() for name in step.inputs if name}
         return read | set(self.outputs) | {state.local_output for state in self.states}
+
+    @cached_property
+    def _place(self) -> dict[int, int]:
+        """Where each node stands in the order."""
+        return {k: place for place, k in enumerate(self.order)}
 
     def _fragments(self) -> dict[int, Compute]:
         """Return the fragment of each level that has one.
@@ -249,7 +229,7 @@ class _Planner:
         return {level: self._fragment(nodes, given, level) for level, nodes in members.items()}
 
     def _fragment(self, nodes: set[int], given: set[str], level: int) -> Compute:
-        ordered = tuple(k for k in self.order if k in nodes)
+        ordered = tuple(sorted(nodes, key=self._place.__getitem__))
         made = {name for k in ordered for name in self.nodes[k].output}
         read = dict.fromkeys(name for k in ordered for name in self.reads[k])
         return Compute(
@@ -264,7 +244,12 @@ class _Planner:
         )
 
     def _is_constant(self, k: int) -> bool:
-        return self.nodes[k].op_type == "Constant" and self.nodes[k].domain in ("", "ai.onnx")
+        return is_constant(self.nodes[k])
+
+
+def is_effect(step: Communicate | Control) -> bool:
+    """Say whether an instruction has a place in the order."""
+    return not isinstance(step, Communicate) or OPS[step.op].is_effect
 
 
 def _communicate(node: NodeProto) -> Communicate:
@@ -281,7 +266,7 @@ def _communicate(node: NodeProto) -> Communicate:
         )
     return Communicate(
         node.op_type,
-        node.name or label(node),
+        name_of(node),
         (*given, *node.input[needed:]),
         tuple(node.output),
         values,

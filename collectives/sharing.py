@@ -1,0 +1,56 @@
+"""How the ranks of one node come to share memory: each maps the segments of all others."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arena import arena
+from .control import CONTROL, NAME
+from .segment import opened
+from .shared import RING, Member, Shared, sweep
+from .transport import Transport
+from .waiting import Call
+
+Tell = Callable[[Sequence[int]], Call[list[list[int]]]]  # to all; what each has told
+
+
+async def share(transport: Transport, tell: Tell) -> Shared | None:
+    """Shared memory for the ranks of a transport; None where there is none. Collective."""
+    size, rank = transport.size, transport.rank
+    if size == 1 or not transport.has_processes or len(transport.node_ranks) < size:
+        return None
+    sweep()
+    own = arena()
+    piece = None if own is None else own.take(CONTROL + RING)
+    mine = [os.getpid(), -1, 0, 0, 0, 0]
+    if own is not None and piece is not None:
+        control = own.bytes[piece.start : piece.start + CONTROL].view(np.int64)
+        control[:] = 0
+        control[NAME] = name = secrets.randbits(62) + 1
+        mine[1:] = [own.fd, own.token, own.bytes.size, piece.start, name]
+    told = await tell(mine)
+    members = [
+        Member(pid, segment, start, name)
+        for q, (pid, fd, token, span, start, name) in enumerate(told)
+        if (segment := own.bytes if own and q == rank else neighbour(pid, fd, token, span))
+        is not None
+    ]
+    everyone = await tell([len(members) == size and piece is not None])
+    if own is None or piece is None or not all(is_there for (is_there,) in everyone):
+        if own is not None and piece is not None:
+            own.returned.append(piece)
+        return None
+    return Shared(transport, own, piece, members)
+
+
+@functools.lru_cache(maxsize=1024)
+def neighbour(pid: int, fd: int, token: int, span: int) -> NDArray[np.uint8] | None:
+    """The segment of another process; None if it cannot be had."""
+    memory = opened(pid, fd, token, span) if fd >= 0 else None
+    return None if memory is None else np.frombuffer(memory, np.uint8)

@@ -1,0 +1,1 @@
+"""Placements of tensors on devices: moving between them, and nodes that compute on them."""

@@ -1,0 +1,119 @@
+"""The order of effects, stated by tokens, by numbers, or by the file alone, and each from another.
+
+Whatever states it before, the order is that in which a plan would run the effects, and the nodes
+are written in an order in which they can run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import Any, Literal
+
+from onnx import GraphProto, ModelProto, NodeProto
+
+from .calls import inlined
+from .effects import Place, is_effect, set_place
+from .errors import ModelError
+from .nodes import label, references, subgraphs
+from .opset import DOMAIN, OPS, is_ours
+from .ordering import stable_order
+from .plan import check_whole, sealed
+
+Statement = Literal["tokens", "annotation", "plain"]
+
+
+def ordered(model: ModelProto, how: Statement) -> ModelProto:
+    """Return a sealed model that states the order of its effects in this way alone.
+
+    Functions that communicate are inlined. Raises ModelError for an order that cannot be kept, and
+    for tokens where a body communicates: If, Loop, Scan and ParallelFor have none.
+    """
+    check_whole(model)  # what is not would be sealed anew
+    made = ModelProto()
+    made.CopyFrom(model)
+    if any(is_effect(node) for function in model.functions for node in function.node):
+        made = inlined(made)
+    _state(made.graph, how)
+    return sealed(made)
+
+
+def _state(graph: GraphProto, how: Statement) -> None:
+    nodes = [graph.node[k] for k in stable_order(graph.node)]
+    for node in nodes:
+        for body in subgraphs(node):
+            if any(map(is_effect, body.node)):
+                _state(body, how)
+    effects = [node for node in nodes if is_effect(node)]
+    for node in effects:
+        set_place(node, None)
+    _strip(nodes, effects, {value.name for value in graph.output})
+    if how == "annotation":
+        for place, node in enumerate(effects, 1):
+            set_place(node, Place(place, len(effects)))
+    if how == "tokens":
+        _chain(nodes, effects)
+    copies = [_copy(node) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _copy(node: NodeProto) -> NodeProto:
+    made = NodeProto()
+    made.CopyFrom(node)
+    return made
+
+
+def operands(node: NodeProto) -> int:
+    """Return how many inputs of one of our nodes come before the tokens."""
+    op = OPS[node.op_type]
+    return (op.operand != "none") + (op.peer is not None)
+
+
+def token_of(node: NodeProto) -> str:
+    """Return the token that one of our nodes gives, "" where it gives none."""
+    place = OPS[node.op_type].gives == "Y"
+    return node.output[place] if len(node.output) > place else ""
+
+
+def _strip(nodes: list[NodeProto], effects: list[NodeProto], outputs: set[str]) -> None:
+    """Take away the tokens that only effects read."""
+    simple = [node for node in effects if node.op_type in OPS and is_ours(node)]
+    for node in simple:
+        del node.input[operands(node) :]
+        while node.input and not node.input[-1]:
+            del node.input[-1]
+    read = {name for node in nodes for name in references(node)} | outputs
+    for node in simple:
+        token = token_of(node)
+        if token and token not in read and node.op_type != "Barrier":
+            node.output.remove(token)
+
+
+def _chain(nodes: list[NodeProto], effects: list[NodeProto]) -> None:
+    """Let each effect wait for the one before it."""
+    taken = Counter(name for node in nodes for name in (*node.input, *node.output))
+    for node in effects:
+        if node.op_type not in OPS or node.domain != DOMAIN:
+            raise ModelError(
+                f"{label(node)} communicates in its body, and has no tokens; "
+                "state the order with --annotation"
+            )
+    for before, after in pairwise(effects):
+        token = token_of(before) or _fresh(before, taken)
+        place = int(OPS[before.op_type].gives == "Y")
+        if len(before.output) <= place:
+            before.output.extend([""] * (place - len(before.output)) + [token])
+        before.output[place] = token
+        after.input.extend([""] * (operands(after) - len(after.input)))
+        after.input.append(token)
+
+
+def _fresh(node: NodeProto, taken: Any) -> str:
+    stem = f"{node.name or next(filter(None, node.output), node.op_type)}/token"
+    name, k = stem, 0
+    while taken[name]:
+        k += 1
+        name = f"{stem}_{k}"
+    taken[name] += 1
+    return name

@@ -1,0 +1,89 @@
+"""Builds annotated models, and runs them on the ranks of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnx import (
+    DeviceConfigurationProto,
+    ModelProto,
+    NodeDeviceConfigurationProto,
+    NodeProto,
+    parser,
+)
+
+from rankwise import InferenceSession
+from rankwise.collectives import Communicator, local
+from rankwise.models.dialects.annotation_specs import write_spec
+from rankwise.models.placing.placement import Placement, cut
+
+MESH = "mesh"
+
+
+def whole(*devices: int) -> Placement:
+    """The tensor on each of these devices."""
+    return Placement.everywhere(devices)
+
+
+def split(dim: int, *groups: int | tuple[int, ...]) -> Placement:
+    """A dim cut into as many parts as there are groups of devices."""
+    return Placement(
+        (cut(dim, len(groups)),), tuple(g if isinstance(g, tuple) else (g,) for g in groups)
+    )
+
+
+def grid(dims: Sequence[tuple[int, int]], *devices: int) -> Placement:
+    """Several dims cut, each in so many parts."""
+    return Placement(tuple(cut(d, n) for d, n in dims), tuple((each,) for each in devices))
+
+
+def model(text: str, devices: int, opset: int = 18) -> ModelProto:
+    """A graph in ONNX's text form, with one configuration."""
+    made = parser.parse_model(f'<ir_version: 11, opset_import: ["" : {opset}]> {text}')
+    made.configuration.append(DeviceConfigurationProto(name=MESH, num_devices=devices))
+    return made
+
+
+def node_of(made: ModelProto, output: str) -> NodeProto:
+    return next(node for node in made.graph.node if output in node.output)
+
+
+def annotate(
+    made: ModelProto,
+    output: str,
+    specs: Mapping[str, Placement] | None = None,
+    stage: int | None = None,
+) -> NodeDeviceConfigurationProto:
+    """Annotate the node that makes `output`."""
+    entry = node_of(made, output).device_configurations.add(configuration_id=MESH)
+    entry.sharding_spec.extend(write_spec(name, p) for name, p in (specs or {}).items())
+    if stage is not None:
+        entry.pipeline_stage = stage
+    return entry
+
+
+def run(made: ModelProto, ranks: int, feeds: Mapping[str, Any]) -> list[list[Any]]:
+    """The outputs of every rank."""
+
+    def answer(comm: Communicator) -> list[Any]:
+        with InferenceSession(made.SerializeToString(), comm=comm) as session:
+            return session.run(None, feeds)
+
+    return local.run(ranks, answer)
+
+
+def check(made: ModelProto, ranks: int, feeds: Mapping[str, Any]) -> None:
+    """Every rank has what one onnxruntime process has, which ignores annotations."""
+    plain = onnxruntime.InferenceSession(made.SerializeToString())
+    wanted = plain.run(None, feeds)
+    for got in run(made, ranks, feeds):
+        for a, b in zip(got, wanted, strict=True):
+            assert (a.shape, a.dtype) == (b.shape, b.dtype)
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def normal(*shape: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)

@@ -1,0 +1,65 @@
+"""What is chosen to be sharded, written as annotations and executed, equals the plain graph."""
+
+from pathlib import Path
+from typing import Any
+
+import graphs
+import onnx
+import onnxruntime
+import pytest
+from comparison import assert_same
+from conftest import MpiRun
+
+from rankwise import InferenceSession
+from rankwise.collectives import Communicator, local
+from rankwise.models.dialects.annotations import check
+from rankwise.models.manifest import Manifest
+from rankwise.models.sharding import shard
+
+
+def run(path: Path, ranks: int, feeds: dict[str, Any]) -> list[list[Any]]:
+    def answer(comm: Communicator) -> list[Any]:
+        with InferenceSession(path, comm=comm) as session:
+            return session.run(None, feeds)
+
+    return local.run(ranks, answer)
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks"),
+    [*((name, 2 + k % 2) for k, name in enumerate(graphs.CASES)), ("packed_qkv", 3)],
+)
+def test_annotated_graphs_equal_plain_ones(name: str, ranks: int, tmp_path: Path) -> None:
+    case = graphs.CASES[name]
+    onnx.save(case.model, tmp_path / "plain.onnx")
+    made = tmp_path / "made"
+    manifest = shard(tmp_path / "plain.onnx", made, f"tp={ranks}", representation="annotated")
+    written = onnx.load(made / "model.onnx")
+    assert check(written) == []
+    assert manifest.collectives, "nothing is sharded"
+    wanted = onnxruntime.InferenceSession(case.model.SerializeToString()).run(None, case.feeds)
+    # A backend may ignore annotations: the file alone is the plain graph.
+    alone = onnxruntime.InferenceSession(made / "model.onnx").run(None, case.feeds)
+    assert_same(alone, wanted)
+    for got in run(made, ranks, case.feeds):
+        assert_same(got, wanted)
+
+
+def test_what_ranks_hold_is_in_the_manifest(tmp_path: Path) -> None:
+    onnx.save(graphs.MLP.model, tmp_path / "plain.onnx")
+    annotated = shard(tmp_path / "plain.onnx", tmp_path / "a", "tp=3", representation="annotated")
+    usual = shard(tmp_path / "plain.onnx", tmp_path / "b", "tp=3")
+    assert annotated.representation == "annotated"
+    assert Manifest.read(tmp_path / "a") == annotated
+    for a, b in zip(annotated.ranks, usual.ranks, strict=True):
+        assert a.weight_bytes <= b.weight_bytes + 64
+    assert annotated.collectives == usual.collectives
+
+
+@pytest.mark.mpi
+def test_the_command_line_shards_and_runs(mpirun: MpiRun, tmp_path: Path) -> None:
+    onnx.save(graphs.PACKED_QKV.model, tmp_path / "plain.onnx")
+    shard(tmp_path / "plain.onnx", tmp_path / "made", "tp=2", representation="annotated")
+    done = mpirun(2, ["-m", "rankwise", "run", str(tmp_path / "made"), "--compare"])
+    assert done.returncode == 0, done.stderr
+    assert "compare  equal" in done.stdout
