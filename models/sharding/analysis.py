@@ -189,6 +189,12 @@ def measure(graph: Graph) -> Measured:
     return Measured(first, second, infer(graph, _usual(graph, names)))
 
 
+def first_sizes(graph: Graph) -> dict[str, int]:
+    """Return the sizes of the symbolic dims in the first setting."""
+    sizes = {name: LARGE[k % len(LARGE)] for k, name in enumerate(symbols(graph))}
+    return sizes | {OPEN: UNKNOWN[0]}
+
+
 def _runs(small: Shapes, large: Shapes) -> bool:
     """Say whether every tensor that has elements in the large setting has some in the small."""
     return all(

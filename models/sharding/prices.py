@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from onnx import TensorProto
 
+from ..table import short
 from .analysis import Analysis
 from .candidates import Candidate, conflicts
 from .hints import ASKED
@@ -28,9 +29,6 @@ NOT_WORTH = "not worth it"
 NOTHING = "nothing in it is cut"
 COUNTED = "it makes whole numbers, such as sizes"
 GATHERED = "it needs whole what is cut elsewhere"
-
-LABEL = 36
-"""Characters of a name in a table."""
 
 WHOLE_NUMBERS = {TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL}
 
@@ -118,11 +116,6 @@ def pattern(name: str) -> str:
     'model.layers.*.mlp.up_proj.weight'
     """
     return re.sub(r"\d+", "*", name)
-
-
-def short(name: str) -> str:
-    """Keep the end of a long name."""
-    return name if len(name) <= LABEL else f"...{name[3 - LABEL :]}"
 
 
 def operators(analysis: Analysis, layout: Layout) -> tuple[Operator, ...]:
