@@ -176,7 +176,7 @@ def test_ranks_end_where_nobody_reads_on() -> None:
     program = "from mpi4py import MPI\nwhile True: print('a line', flush=True)"
     process = launched(2, "-c", program)
     assert process.stdout is not None
-    assert process.stdout.readline() == "a line\n"
+    assert process.stdout.readline().startswith("a line")
     process.stdout.close()
     process.stdout = None
     assert ended(process)[0] == 0
