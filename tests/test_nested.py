@@ -20,6 +20,7 @@ from rankwise.models.sharding.axes import Axis, Size, product
 from rankwise.models.sharding.candidates import shardable
 from rankwise.models.sharding.heads import nested_groups
 from rankwise.models.sharding.layout import Layout
+from rankwise.models.sharding.prices import prices
 from rankwise.models.sharding.search import Choice
 from rankwise.models.sharding.write import Sharding
 
@@ -77,3 +78,5 @@ def test_they_are_cut_so_where_little_is_held_twice() -> None:
     assert sharding.analysis.nested[chosen.atom].size.first == 2
     assert {"wq", "wk", "wv", "wo"} <= set(chosen.weights)
     assert max(part.weight_bytes for part in sharding.parts) < 0.3 * graph.weight_bytes
+    axes = {row.axis: row.outcome for row in prices(sharding.analysis, sharding.choice)}
+    assert axes["(2*16)"] == "taken"
