@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import control_graphs
 import numpy as np
 import onnx
 import pytest
@@ -61,6 +62,16 @@ def test_what_bodies_capture_is_renamed_and_sent(mesh: str, flag: bool, tmp_path
     feeds = {"x": normal(3, 8), "c": np.array(flag)}
     for got in ranks.run(plan(load(model), mesh), feeds, tmp_path):
         assert_same(got, ranks.whole(model, feeds))
+
+
+@pytest.mark.parametrize("mesh", ["tp=2,pp=2", "pp=2,dp=2"])
+@pytest.mark.parametrize("name", ["branches", "scanned"])
+def test_bodies_that_communicate_are_on_one_stage(name: str, mesh: str, tmp_path: Path) -> None:
+    case = control_graphs.CASES[name]
+    sharding = plan(load(case.model), mesh)
+    for feeds in case.feeds:
+        for got in ranks.run(sharding, feeds, tmp_path):
+            assert_same(got, ranks.whole(case.model, feeds))
 
 
 def test_a_batch_of_fixed_size_is_split_beside_tp(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def _refuse(line: Line, most: Sequence[float]) -> NoReturn:
         if free < line.count:
             why += f", and at {line.count - free} of them what is alive cannot be sent"
         advice = f"pp={free} would do" if free > 1 else "leave pp out"
-        raise MeshError(f"expected at most {free} stages, got {count}: {why}; {advice}")
+        most_stages = f"{free} stage" + ("s" if free != 1 else "")
+        raise MeshError(f"expected at most {most_stages}, got {count}: {why}; {advice}")
     given = " and ".join(f"{limit:,.0f}" for limit in dict.fromkeys(most))
     raise MemoryLimitError(
         f"expected weights of at most {given} bytes on each rank, but of {count} stages the "
