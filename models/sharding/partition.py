@@ -53,6 +53,10 @@ class Held(NamedTuple):
             for size, kept in zip(self.weight.shape, self.kept, strict=True)
         )
 
+    @property
+    def nbytes(self) -> int:
+        return self.weight.nbytes * _count(self.shape) // (self.weight.count or 1)
+
 
 @dataclass
 class Part:
@@ -68,20 +72,25 @@ class Part:
     """what its collectives move in a run of the usual size"""
     states: tuple[State, ...] = ()
     """those that may stay on their ranks from run to run"""
+    origins: list[int] = field(default_factory=list)
+    """for each node the number of the site that it was written for"""
+    moved_for: list[int] = field(default_factory=list)
+    """for each of `moved` the number of its site"""
+    given: list[Transfer] = field(default_factory=list)
+    """what it moves to give the outputs to ranks that did not make them"""
+    forms: dict[str, str] = field(default_factory=dict)
+    """the tensor of the whole graph that a name is, or is a part of"""
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of initializers that this rank holds when it runs."""
-        weights = sum(
-            held.weight.nbytes * _count(held.shape) // (held.weight.count or 1)
-            for held in self.held.values()
-        )
+        weights = sum(held.nbytes for held in self.held.values())
         return weights + sum(weight.nbytes for weight in self.constants.values())
 
     @property
     def sent(self) -> float:
         """Bytes that the rank sends in a run of the usual size."""
-        return sum(each.sent for each in self.moved)
+        return sum(each.sent for each in (*self.moved, *self.given))
 
     @property
     def collectives(self) -> Counter[str]:
@@ -102,10 +111,15 @@ def _count(shape: Sequence[int]) -> int:
 def partition(analysis: Analysis, layout: Layout, rank: int) -> Part:
     """Write the graph of one rank."""
     writer = _Writer(analysis, layout, rank)
-    for site in analysis.outermost:
+    makers = dict[str, int]()
+    for number, site in enumerate(analysis.outermost):
         writer.write(site)
+        writer.note(number)
+        makers |= dict.fromkeys(site.node.output, number)
     for value in analysis.graph.outputs:
         writer.whole(analysis.tensors[value.name])
+        writer.note(makers.get(value.name, 0))
+    writer.part.forms = writer.forms
     writer.part.states = tuple(kept(analysis, layout, writer.part.nodes, writer.locals))
     return writer.part.pruned({value.name for value in analysis.graph.outputs})
 
@@ -124,6 +138,18 @@ class _Writer:
         self._symbols = symbols(analysis)
         self._taken = set(analysis.tensors)
         self._base = ""
+
+    def note(self, number: int) -> None:
+        """Note the site that the newest nodes were written for."""
+        part = self.part
+        part.origins += [number] * (len(part.nodes) - len(part.origins))
+        part.moved_for += [number] * (len(part.moved) - len(part.moved_for))
+
+    @property
+    def forms(self) -> dict[str, str]:
+        """The tensors of the whole graph by the names that this rank has them under."""
+        names = self.scopes.outermost.names.items()
+        return {name: tensor for (_, tensor), name in names}
 
     @property
     def locals(self) -> dict[str, str]:

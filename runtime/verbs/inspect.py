@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from ...models.manifest import Manifest
-from ...models.mesh import Mesh
 from .show import contents, show
 from .terms import add_terms, terms
 from .verb import Verb
@@ -27,7 +26,7 @@ def inspect(options: argparse.Namespace) -> int:
     else:
         from ...models.sharding import describe
 
-        found = describe(options.model, Mesh.parse(options.mesh), terms(options))
+        found = describe(options.model, options.mesh, terms(options))
         show(found, str(found), options.json)
     return 0
 
