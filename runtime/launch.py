@@ -103,6 +103,7 @@ def launch(ranks: int, program: Sequence[str]) -> int:
     """Run `program` on so many ranks, and return its exit code; 128 + n after a signal n to us.
 
     Standard input reaches rank 0 unless it is a terminal; SIGINT and SIGTERM end all ranks.
+    Raises BrokenPipeError where nobody reads on.
     """
     start = command(ranks, program)
     process = subprocess.Popen(
@@ -121,6 +122,8 @@ def launch(ranks: int, program: Sequence[str]) -> int:
         relay(process.stderr, sys.stderr, ending)
         pump.join()
         code = process.wait()
+    if ending.signal == signal.SIGPIPE:
+        raise BrokenPipeError
     return code if ending.signal is None else 128 + ending.signal
 
 
@@ -153,12 +156,18 @@ class Ending:
 
 
 def relay(source: IO[bytes], sink: TextIO, ending: Ending) -> None:
-    """Pass the program's lines on as they come, without the noise of MPI (MPICH's is on both)."""
+    """Pass the program's lines on as they come, without the noise of MPI (MPICH's is on both).
+
+    Nobody reads on: the ranks are ended, as SIGPIPE would end a program.
+    """
     with source:
-        for line in without_noise(source):
-            if ending.signal is None or not AFTER_SIGNAL.match(line):
-                sink.buffer.write(line)
-                sink.flush()
+        try:
+            for line in without_noise(source):
+                if ending.signal is None or not AFTER_SIGNAL.match(line):
+                    sink.buffer.write(line)
+                    sink.flush()
+        except BrokenPipeError:
+            ending.end(signal.SIGPIPE, None)
 
 
 def without_nulls(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -112,9 +112,9 @@ class InferenceSession:
             if not prove(self._comm, plan, loaded):
                 self._comm.checked = True
             self._groups = Groups(self._comm, loaded.mesh)
-            alike = len(set(gathered(self._comm, outline(plan)))) == 1
+            outlines = gathered(self._comm, outline(plan))
             self._program: Program | None = together(
-                self._comm, lambda: self._prepare(loaded, plan, alike, options, given)
+                self._comm, lambda: self._prepare(loaded, plan, outlines, options, given)
             )
             self.weight_bytes: int = loaded.weight_bytes
             """bytes of the initializers that this rank holds"""
@@ -133,7 +133,7 @@ class InferenceSession:
         self,
         loaded: Loaded,
         plan: Plan,
-        is_alike: bool,
+        outlines: Sequence[str],
         options: onnxruntime.SessionOptions,
         providers: Sequence[Any],
     ) -> Program:
@@ -148,7 +148,7 @@ class InferenceSession:
                 )
                 types = Types()
             case _:
-                setting = Setting(loaded.folder, options, providers, self._groups, is_alike)
+                setting = Setting(loaded.folder, options, providers, self._groups, outlines)
                 program, types = prepare(plan, setting)
         self._inputs = signature([v for v in graph.input if v.name in plan.inputs], types)
         self._outputs = signature(graph.output, types)

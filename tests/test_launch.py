@@ -16,9 +16,12 @@ from rankwise.runtime.launch import LaunchError, command, without_noise
 
 MpiRun = Callable[..., CompletedProcess[str]]
 
-LAUNCH = (
-    "import sys; from rankwise.runtime.launch import launch; sys.exit(launch({}, sys.argv[1:]))"
-)
+LAUNCH = """
+import sys
+from rankwise.runtime.guard import alone
+from rankwise.runtime.launch import launch
+sys.exit(alone(lambda: launch({}, sys.argv[1:])))
+"""
 # MPICH's mpiexec drops what it has not read yet when a rank aborts (1 run in 60), so that guard.py
 # holds the word before it aborts: this program does the same.
 ABORT = """
@@ -165,3 +168,15 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.mpi
+@pytest.mark.timeout(60)
+def test_ranks_end_where_nobody_reads_on() -> None:
+    program = "from mpi4py import MPI\nwhile True: print('a line', flush=True)"
+    process = launched(2, "-c", program)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("a line")
+    process.stdout.close()
+    process.stdout = None
+    assert ended(process)[0] == 0

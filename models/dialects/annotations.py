@@ -41,7 +41,7 @@ def find_configuration(model: ModelProto, size: int) -> DeviceConfigurationProto
         known = ", ".join(f"{e.name!r} of {e.num_devices}" for e in model.configuration)
         raise MeshError(
             f"expected as many ranks as a configuration of the model has devices, got {size}; "
-            f"it has {known or 'none'}"
+            f"it has {known or 'none'}; start as many, or name a mesh to shard it all the same"
         )
     return found
 

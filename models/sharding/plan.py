@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 
-from ..errors import HintError, MemoryLimitError, MeshError, NothingToShard
+from ..errors import HintError, MemoryLimitError, MeshError, ModelError, NothingToShard
 from ..graph import Graph
 from ..mesh import Mesh, meshes
 from ..nodes import attribute, label, with_inner
 from ..opset import DOMAIN
+from ..plan import communicates_within
 from .analysis import Analysis, analyse
 from .batch import Found, asked_batch, find_batch, with_open_batch
 from .heads import choose_by_head
@@ -120,8 +121,14 @@ def plan(
 ) -> Sharding:
     """Analyse a graph and choose what to shard; "auto" is the best mesh of so many ranks.
 
-    Raises NothingToShard, MeshError, HintError.
+    Raises NothingToShard, MeshError, HintError, and ModelError for a graph that communicates.
     """
+    for node in graph.nodes:
+        if communicates_within(node) or node.op_type.startswith("Distributed"):
+            raise ModelError(
+                f"expected a graph of one process, but {label(node)} communicates; rankwise run "
+                "takes it as it stands"
+            )
     if mesh == "auto":
         if ranks is None:
             raise MeshError("expected a number of ranks for the mesh auto; give --ranks")

@@ -113,7 +113,7 @@ def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
         free = [0.0 if k in forced | barred else value for k, value in enumerate(worth)]
         kept = forced | independent_set(free, edges)
         chosen = tuple(found[k] for k in sorted(kept))
-        layout = Layout(frozenset(candidate.atom for candidate in chosen), size)
+        layout = Layout.along((each.atom for each in chosen), size, analysis.nested)
         heaviest = _heaviest(analysis, layout)
         return Choice(chosen, layout, heaviest, tuple(found), price, wanted)
 
