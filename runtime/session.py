@@ -5,33 +5,30 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnxruntime
-from onnx import TypeProto, ValueInfoProto
 
 from ..collectives import Communicator
 from ..models.mesh import Mesh
 from ..models.plan import Compute, Plan, build_plan, outline
 from ..models.sharding.hints import Hint, to_hints
 from ..models.sharding.search import Terms
-from ..models.states import batch_of, states_of
 from . import kernels
 from .agreement import gathered, together
-from .arrays import Array, dtype_of
 from .execute import Program
 from .flow import Types
 from .fragment import Fragment, open_session
 from .groups import Groups
 from .loading import Functions, Loaded, load_rank, settled
+from .local_states import LocalStates
 from .prepare import Setting, prepare
 from .proof import prove
-from .signature import Value, check_feeds, fits, signature
+from .signature import Value, check_feeds, signature
 from .threads import fair_share, with_threads
 from .trace import Trace
 
@@ -155,22 +152,8 @@ class InferenceSession:
                 program, types = prepare(plan, setting)
         self._inputs = signature([v for v in graph.input if v.name in plan.inputs], types)
         self._outputs = signature(graph.output, types)
-        self._states, self._batch = states_of(plan.model), batch_of(plan.model)
-        self._local_inputs = self._local_signature(types)
+        self._states = LocalStates(plan.model, self._inputs, self._outputs, types)
         return program
-
-    def _local_signature(self, types: Mapping[str, TypeProto]) -> list[Value]:
-        """Describe what run_local is fed: of each state, this rank's part."""
-        kept = {s.input: types[s.local_input] for s in self._states if s.local_input}
-        return self._unless_absent(
-            signature([ValueInfoProto(name=value.name)], kept)[0] if value.name in kept else value
-            for value in self._inputs
-        )
-
-    def _unless_absent(self, inputs: Iterable[Value]) -> list[Value]:
-        """Let states of which this rank has no part be of any shape."""
-        absent = {state.input for state in self._states if not state.local_input}
-        return [value._replace(shape=[]) if value.name in absent else value for value in inputs]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -224,51 +207,13 @@ class InferenceSession:
         if not self._states:
             return self.run(output_names, input_feed, run_options)
         program, names = self._opened(), self._names(output_names)
-        made = {state.output: state.local_output for state in self._states}
-        wanted = [made.get(name, name) for name in names]
-        if self._are_whole(input_feed):
-            feeds = check_feeds(input_feed, self._unless_absent(self._inputs))
-        else:
-            fed = {state.input: state.local_input for state in self._states}
-            checked = check_feeds(input_feed, self._local_inputs)
-            feeds = {fed.get(name, name): array for name, array in checked.items()}
-            feeds.pop("", None)
+        wanted, feeds = self._states.outputs(names), self._states.feeds(input_feed)
         here = [name for name in wanted if name]
         outputs = self._run(program.between(feeds.keys(), here), feeds, run_options)
         return [
-            outputs[local] if local else self._nothing(name)
+            outputs[local] if local else self._states.nothing(name)
             for name, local in zip(names, wanted, strict=True)
         ]
-
-    def _nothing(self, name: str) -> Array:
-        """Return what stands for a state of which this rank has no part: an empty array."""
-        value = next(value for value in self._outputs if value.name == name)
-        return np.empty((0,) * max(1, len(value.shape)), dtype_of(value.type))
-
-    def _are_whole(self, feeds: Mapping[str, Any]) -> bool:
-        """Say whether states are fed as `run` takes them.
-
-        A rank's part of one that tp cuts is smaller in a dim that is known; a replica's rows are
-        not as many as those of another input.
-        """
-        cut = {s.input for s in self._states if s.local_input not in ("", s.input)}
-        whole = [value for value in self._inputs if value.name in cut]
-        return bool(whole) and all(
-            value.name in feeds
-            and fits(feeds[value.name], value)
-            and self._has_all_rows(value.name, feeds)
-            for value in whole
-        )
-
-    def _has_all_rows(self, name: str, feeds: Mapping[str, Any]) -> bool:
-        rows, dim = self._rows_of(feeds), self._batch.get(name)
-        return dim is None or rows is None or np.shape(feeds[name])[dim] == rows
-
-    def _rows_of(self, feeds: Mapping[str, Any]) -> int | None:
-        """Return how long the batch is, by inputs that are no states; None where none says it."""
-        states = {state.input for state in self._states}
-        fed = [name for name in self._batch if name in feeds and name not in states]
-        return max((np.shape(feeds[name])[self._batch[name]] for name in fed), default=None)
 
     def _opened(self) -> Program:
         if self._program is None:
@@ -289,7 +234,7 @@ class InferenceSession:
         run_options: onnxruntime.RunOptions | None,
     ) -> Mapping[str, Any]:
         is_alone = self._comm.size == 1
-        self._rows = self._rows_of(feeds)
+        self._rows = self._states.rows(feeds)
         if not is_alone and not self._running.acquire(blocking=False):
             raise RuntimeError("expected one run at a time, but another thread is in one")
         try:

@@ -28,7 +28,7 @@ from .machine import Transfer
 from .partition import Part
 from .relayout import MOVABLE
 from .rows import Rows, count_rows, give_rows, take_rows
-from .stages import Stages, form_bytes
+from .stages import Stages, form_bytes, stages_of_nodes
 from .stand_in import with_stand_ins
 
 
@@ -63,7 +63,7 @@ class _Placement:
             part, rank=rank, nodes=[], moved=[], constants=dict(part.constants), value_info={},
             states=(), origins=[], moved_for=[], given=[],
         )  # fmt: skip
-        self.stage_of = _stages_of_nodes(part, stages)
+        self.stage_of = stages_of_nodes(part, stages)
         self.is_idle = mesh.dp > 1 and batch is None and self.at.dp > 0
         taken = {name for node in part.nodes for name in (*references(node), *node.output)}
         self.draft = Draft(self.part, taken | set(analysis.tensors) | set(part.constants))
@@ -299,20 +299,3 @@ class _Placement:
                 self.part.value_info[self.names.get(name, name)] = self._declared(value)
         self.part.constants = {k: v for k, v in self.part.constants.items() if k in used}
         return self.part.pruned(set(self.outputs))
-
-
-def _stages_of_nodes(part: Part, stages: Stages) -> list[int | None]:
-    """Return the stage of each node: that of its site, or an earlier one that reads its output.
-
-    What cuts or gathers a tensor is written for the first node of the graph that asks for it,
-    which need not be the first to run.
-    """
-    found = [stages.of[origin] for origin in part.origins]
-    first = dict[str, int]()
-    for k in reversed(range(len(part.nodes))):
-        stage, node = found[k], part.nodes[k]
-        if stage is not None:
-            stage = min([stage, *(first[name] for name in node.output if name in first)])
-            first |= {n: min(stage, first.get(n, stage)) for n in references(node)}
-        found[k] = stage
-    return found

@@ -54,13 +54,12 @@ class Sharding:
 
     def part(self, rank: int) -> Part:
         """Return the graph of a rank."""
-        whole = self.row(self.mesh.place(rank).tp)
-        if self.mesh.size == self.mesh.tp:
-            return whole
-        return place(
-            self.analysis, self.choice.layout, whole, self.stages or one_stage(self.analysis),
-            self.batch.batch, self.mesh, rank,
-        )  # fmt: skip
+        if rank not in self._parts:
+            self._parts[rank] = place(
+                self.analysis, self.choice.layout, self.row(self.mesh.place(rank).tp),
+                self.stages or one_stage(self.analysis), self.batch.batch, self.mesh, rank,
+            )  # fmt: skip
+        return self._parts[rank]
 
     @property
     def heaviest_parts(self) -> tuple[Part, ...]:
@@ -76,6 +75,10 @@ class Sharding:
 
     @cached_property
     def _rows(self) -> dict[int, Part]:
+        return {}
+
+    @cached_property
+    def _parts(self) -> dict[int, Part]:
         return {}
 
     @cached_property

@@ -220,3 +220,20 @@ def site_seconds(
     for transfer, number in zip(part.moved, part.moved_for, strict=True):
         found[number] += machine.moving([transfer], analysis.steps)
     return found
+
+
+def stages_of_nodes(part: Part, stages: Stages) -> list[int | None]:
+    """Return the stage of each node: that of its site, or an earlier one that reads its output.
+
+    What cuts or gathers a tensor is written for the first node of the graph that asks for it,
+    which need not be the first to run.
+    """
+    found = [stages.of[origin] for origin in part.origins]
+    first = dict[str, int]()
+    for k in reversed(range(len(part.nodes))):
+        stage, node = found[k], part.nodes[k]
+        if stage is not None:
+            stage = min([stage, *(first[name] for name in node.output if name in first)])
+            first |= {n: min(stage, first.get(n, stage)) for n in references(node)}
+        found[k] = stage
+    return found
