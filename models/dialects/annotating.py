@@ -18,7 +18,7 @@ from ..placing.placement import Cut, Factor, Placement
 from ..sharding.analysis import Analysis
 from ..sharding.axes import leaves
 from ..sharding.layout import Layout, is_opaque
-from ..sharding.partition import Part
+from ..sharding.part import Part
 from ..sharding.site import Site, Tensor
 from ..sharding.stages import Stages
 from .annotation_specs import write_spec

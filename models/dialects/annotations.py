@@ -20,7 +20,7 @@ from ..placing.file import write
 from ..placing.lower import Intent, lower
 from ..placing.placement import Placement
 from ..sharding.analysis import Measured, measure
-from ..sharding.partition import Part
+from ..sharding.part import Part
 from .annotation_specs import read_spec
 
 IR_VERSION = 11

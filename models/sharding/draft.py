@@ -11,7 +11,7 @@ from onnx import helper
 
 from ..opset import DOMAIN
 from ..weights import Weight
-from .partition import Part
+from .part import Part
 
 
 class Draft:

@@ -25,7 +25,7 @@ from .batch import Batch
 from .draft import Draft
 from .layout import Layout
 from .machine import Transfer
-from .partition import Part
+from .part import Part
 from .relayout import MOVABLE
 from .rows import Rows, count_rows, give_rows, take_rows
 from .stages import Stages, form_bytes, stages_of_nodes

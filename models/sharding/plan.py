@@ -16,7 +16,8 @@ from ..plan import communicates_within
 from .analysis import Analysis, analyse
 from .batch import Found, asked_batch, find_batch, with_open_batch
 from .heads import choose_by_head
-from .partition import Part, partition
+from .part import Part
+from .partition import partition
 from .placement import place
 from .prediction import predict
 from .search import Choice, Terms

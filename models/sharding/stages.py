@@ -22,7 +22,7 @@ from .analysis import Analysis, usual_bytes
 from .layout import Layout
 from .line import Line, cut, least_weight
 from .machine import Machine, Transfer
-from .partition import Part
+from .part import Part
 from .relayout import MOVABLE
 from .search import Terms, limits
 from .site import Site, Tensor

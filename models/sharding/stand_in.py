@@ -15,7 +15,7 @@ from ..shapes import dims
 from .analysis import Analysis
 from .kept import are_alike
 from .layout import Layout
-from .partition import Part
+from .part import Part
 
 SIZES = {"Shape", "Size"}
 

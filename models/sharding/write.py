@@ -24,7 +24,7 @@ from ..weights import Array, WeightFile
 from . import asked
 from .hints import Hint, to_hints
 from .machine import HERE, Machine
-from .partition import Held, Part
+from .part import Held, Part
 from .plan import Sharding, collectives, plan, plan_analysed
 from .prediction import predict
 from .search import Memory, Terms
