@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import ExternalDataInfo
 
 from .effects import is_effect
-from .errors import ModelError
+from .errors import MeshError, ModelError
 from .graph import digest, opsets, read
 from .manifest import NAME, Manifest, RankEntry
 from .mesh import Mesh
@@ -69,13 +69,20 @@ def write_ranks(
 ) -> None:
     """Write a model for each rank, all of them made of one file, as a sharded directory.
 
-    Their external data lies in the folder `data`, or else beside the file. Raises ModelError for
-    an output that is a file, and for data that would replace other data.
+    Their external data lies in the folder `data`, or else beside the file. Models of ranks that
+    were there before go. Raises MeshError for another number of ranks than the mesh has, and
+    ModelError for an output that is no place for it, and for data that would replace other data.
     """
     source, output = Path(source), Path(output)
-    check_folder(output)
+    if mesh is not None and mesh.size != len(models):
+        raise MeshError(
+            f"the model is made for the mesh {mesh}, of {mesh.size} ranks, not {len(models)}"
+        )
+    if data is None:
+        check_folder(output)
     output.mkdir(parents=True, exist_ok=True)
     names = [f"rank{rank}.onnx" for rank in range(len(models))]
+    _remove_others(output, {source.name, *names})
     _copy_data(models, data or source.absolute().parent, output)
     for name, model in zip(names, models, strict=True):
         (output / name).write_bytes(model.SerializeToString())
@@ -98,9 +105,19 @@ def write_ranks(
 
 
 def check_folder(output: Path) -> None:
-    """Raise ModelError for a place of a directory where there is a file."""
+    """Raise ModelError for a place of a directory where there is a file, or other files."""
     if output.exists() and not output.is_dir():
         raise ModelError(f"expected a directory to write to, but {output} is a file")
+    if output.is_dir() and any(output.iterdir()) and not (output / NAME).is_file():
+        raise ModelError(f"{output} holds files that are no sharded model; name another directory")
+
+
+def _remove_others(output: Path, kept: Set[str]) -> None:
+    """Remove the models of ranks that a directory held before, but those of these names."""
+    if (output / NAME).is_file():
+        for entry in Manifest.read(output).ranks:
+            if entry.model not in kept:
+                (output / entry.model).unlink(missing_ok=True)
 
 
 def _copy_data(models: Iterable[ModelProto], source: Path, folder: Path) -> None:

@@ -67,7 +67,9 @@ def explicit(model: ModelProto) -> ModelProto:
     taken = {value.name for value in (*made.graph.input, *made.graph.initializer)}
     taken |= {name for node in every_node(made) if not _asks(node) for name in node.output}
     if clash := taken.intersection(ASKED.values()):
-        raise ModelError(f"expected no value named {min(clash)!r}, which is to be an input")
+        raise ModelError(
+            f"expected no value named {min(clash)!r}, which is to be an input; rename it"
+        )
     _rewrite(made.graph, _as_input)
     for name in ASKED.values():
         made.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, []))

@@ -89,11 +89,11 @@ def load_rank(
     loaded = _open(source, size)
     asked = wanted if isinstance(wanted, Mesh) else None
     if ort_distributed.speaks(loaded.model):
-        _refuse(terms, "the model")
+        _refuse(terms, "the model communicates")
         model = ort_distributed.lowered(loaded.model, rank, size)
         return replace(loaded, model=model, mesh=asked, is_rewritten=True)
     if communicates(loaded.model):
-        _refuse(terms, "the model")
+        _refuse(terms, "the model communicates")
     if size > 1 and wanted is None and is_annotated(loaded.model):
         return replace(_open(lower_rank(source, rank, size, scratch), size), mesh=Mesh(tp=size))
     if size == 1 or communicates(loaded.model):
@@ -135,7 +135,7 @@ def _load_directory(
     if manifest.representation == "spmd":
         usual = made if made.size == size else None
         return load_rank(path, wanted or usual, rank, size, scratch, terms)
-    _refuse(terms, str(directory))
+    _refuse(terms, f"{directory} is sharded")
     if manifest.representation == "annotated":
         return load_rank(path, None, rank, size, scratch)
     if made.size != size:
@@ -151,11 +151,11 @@ def _load_directory(
 
 
 def _refuse(terms: Terms | None, what: str) -> None:
-    """Raise HintError where terms are given for what is sharded already."""
+    """Raise HintError where terms are given for what is not cut any more."""
     if terms not in (None, Terms()):
         raise HintError(
-            f"expected no hints, memory or batch_dim, since {what} is sharded already; shard the "
-            "whole model again with them"
+            f"expected no hints, memory or batch_dim, since {what} already; leave them out, or "
+            "shard the whole model with them"
         )
 
 
@@ -183,7 +183,7 @@ def _check_place(loaded: Loaded, rank: int, size: int) -> None:
     if loaded.mesh.size != size:
         raise MeshError(
             f"the model is made for the mesh {loaded.mesh}, of {ranks(loaded.mesh.size)}, "
-            f"but there {'is' if size == 1 else 'are'} {size}"
+            f"but there {'is' if size == 1 else 'are'} {size}; start {loaded.mesh.size}"
         )
     if made_for != str(rank):
         raise ModelError(f"the model is made for rank {made_for}, but this is rank {rank}")

@@ -207,6 +207,14 @@ def _moved(placement: Placement) -> Placement:
     return Placement(placement.cuts, tuple(tuple(2 - d for d in g) for g in placement.devices))
 
 
+def test_both_branches() -> None:
+    text, output, specs, feeds = GRAPHS["branches"]
+    for taken in (True, False):
+        made = model(text, 2)
+        annotate(made, output, specs)
+        check(made, 2, {**feeds, "c": np.array(taken)})
+
+
 def test_one_device_draws_for_all(tmp_path: Path) -> None:
     text = "g (float[6] x) => (float[6] y) { r = Relu (x) d = RandomNormalLike (r) y = Neg (d) }"
     made = model(text, 3)

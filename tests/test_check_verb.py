@@ -51,6 +51,15 @@ def test_the_models_of_all_ranks_are_checked_in_their_order(
     )
 
 
+def test_an_annotated_file_is_checked_with_the_weights_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(mlp.build(), tmp_path / "mlp.onnx")
+    shard(tmp_path / "mlp.onnx", tmp_path / "out", "tp=2", representation="annotated")
+    assert main(["check", str(tmp_path / "out" / "model.onnx")]) == 0
+    assert capsys.readouterr().out.startswith("ok: 2 communications of 2 ranks fit")
+
+
 @pytest.mark.parametrize("representation", ["per-rank", "spmd"])
 def test_what_shard_makes_fits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], representation: str

@@ -89,6 +89,15 @@ def test_a_file_becomes_a_directory_with_a_function_for_each_rank(
     assert ops == {"Send", "Recv"}
 
 
+def test_a_directory_for_fewer_ranks_keeps_no_model_of_the_others(place: Path) -> None:
+    written("y = rankwise.AllReduce(x)")
+    for ranks in (4, 2):
+        assert verb(f"lower m.onnx -o d -n {ranks} --collective AllReduce=tree") == 0
+    assert {path.name for path in Path("d").iterdir()} == {
+        "manifest.json", "rank0.onnx", "rank1.onnx"
+    }  # fmt: skip
+
+
 ERRORS = [
     ("lower m.onnx -o l.onnx --collective AllReduce", "expected --collective OP=ALGORITHM"),
     ("lower m.onnx -o l.onnx --collective AllReduce=tree", "expected the number of ranks, -n"),
@@ -96,6 +105,11 @@ ERRORS = [
     ("lower m.onnx -o l.onnx --collective Gather=tree", "expected Gather nodes to lower, but"),
     ("lower m.onnx -o l -n 0 --collective AllReduce=ring", "expected -n of at least 1, got 0"),
     ("lower m.onnx -o m.onnx -n 2 --collective AllReduce=ring", "but m.onnx is a file"),
+    (
+        "lower m.onnx -o . -n 2 --collective AllReduce=ring",
+        "holds files that are no sharded model",
+    ),
+    ("lower mesh.onnx -o l -n 3 --collective AllReduce=ring", "the mesh tp=2, of 2 ranks, not 3"),
     ("lower m.onnx -o m.onnx --collective AllReduce=ring", "expected an output beside m.onnx"),
     ("lower none.onnx -o l.onnx --collective AllReduce=ring", "does not exist"),
     ("lower d -o l -n 4 --collective AllReduce=ring", "d is for 2 ranks, but -n is 4"),
@@ -114,6 +128,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
         <domain: "own", opset_import: ["" : 20, "own" : 1]> once (x) => (y) { y = own.twice(x) }
     """
     written("y = own.twice(x)", "loop.onnx", functions)
+    meshed = onnx.load("m.onnx")
+    onnx.helper.set_model_props(meshed, {"rankwise.mesh": "tp=2"})
+    onnx.save(meshed, "mesh.onnx")
     if " d " in line:
         shard("model.onnx", "d", "tp=2")
     assert verb(line) == 2

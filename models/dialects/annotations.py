@@ -72,13 +72,14 @@ def lowered(model: ModelProto, graph: Graph, size: int, rank: int) -> Part:
         raise ModelError(str(error)) from None
 
 
-def check(model: ModelProto) -> list[str]:
+def check(source: str | Path | bytes | ModelProto) -> list[str]:
     """Return the rules that the annotations of a model break.
 
-    What a node's placements break of its operator's rule is found where nothing else is wrong,
-    the first of each configuration.
+    A model whose weights lie beside it is given by its path. What a node's placements break of
+    its operator's rule is found where nothing else is wrong, the first of each configuration.
     """
-    graph = load(model)
+    model = source if isinstance(source, ModelProto) else read(source)[0]
+    graph = load(source)
     found = violations(model, measure(graph))
     if found:
         return found

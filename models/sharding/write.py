@@ -28,6 +28,7 @@ from .partition import Held, Part
 from .plan import Sharding, collectives, plan, plan_analysed
 from .prediction import predict
 from .search import Memory, Terms
+from .stages import one_stage
 
 __all__ = ["Progress", "Sharding", "plan", "plan_analysed", "shard", "shard_rank", "write_part"]
 
@@ -138,9 +139,10 @@ def _write_annotated(sharding: Sharding, path: Path, progress: Progress) -> tupl
     # Here, since it imports this package.
     from ..dialects import annotating
 
-    if sharding.mesh.size != sharding.mesh.tp:
-        raise MeshError(f"expected a mesh of tp alone for annotations, got {sharding.mesh}")
-    nodes = annotating.annotated(sharding.analysis, sharding.choice.layout)
+    if sharding.mesh.dp > 1:
+        raise MeshError(f"expected a mesh of tp and pp for annotations, got {sharding.mesh}")
+    stages = sharding.stages or one_stage(sharding.analysis)
+    nodes = annotating.annotated(sharding.analysis, sharding.choice.layout, stages)
     write_part(sharding, replace(whole_part(sharding.graph), nodes=nodes), path, progress)
     model = ModelProto.FromString(path.read_bytes())
     annotating.configure(model, sharding.mesh.size)

@@ -95,7 +95,7 @@ def _annotations(path: str) -> list[str]:
     if Path(path).is_dir():
         return []
     model, _ = read(path)
-    return annotations.check(model) if annotations.is_annotated(model) else []
+    return annotations.check(path) if annotations.is_annotated(model) else []
 
 
 def _paths(models: Sequence[str], ranks: int) -> list[str]:

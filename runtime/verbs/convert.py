@@ -106,7 +106,9 @@ def _lowered(source: Path, output: Path, ranks: int | None) -> list[ModelProto]:
 
 def _expect_ranks(ranks: int | None) -> int:
     if ranks is None:
-        raise ValueError("expected --ranks, of which the model may have several numbers")
+        raise ValueError(
+            "expected --ranks N, the number of ranks, which a model may be made for several of"
+        )
     return ranks
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...models.manifest import Manifest
 from .show import contents, show
 from .terms import add_terms, terms
 from .verb import Verb
+
+if TYPE_CHECKING:
+    from ...models.communications import Communications
+    from ...models.sharding.report import Description
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -24,15 +29,27 @@ def inspect(options: argparse.Namespace) -> int:
         manifest = Manifest.read(options.model)
         show(manifest, contents(options.model, manifest), options.json)
     else:
-        from ...models.sharding import describe
-
-        found = describe(options.model, options.mesh, terms(options))
+        found = _described(options)
         show(found, str(found), options.json)
     return 0
 
 
+def _described(options: argparse.Namespace) -> Communications | Description:
+    """Return what a model communicates or, where it does not, what of it can be sharded."""
+    from ...models.communications import communications
+    from ...models.dialects import ort_distributed
+    from ...models.graph import read
+    from ...models.plan import communicates
+    from ...models.sharding import describe
+
+    model, _ = read(options.model)
+    if communicates(model) or ort_distributed.speaks(model):
+        return communications(model)
+    return describe(options.model, options.mesh, terms(options))
+
+
 VERB = Verb(
-    "what a model is made of and what can be sharded, or what a sharded DIR holds",
+    "what a model is made of and what can be sharded or is communicated, or what a DIR holds",
     "rankwise inspect model.onnx",
     add,
     inspect,
