@@ -18,6 +18,7 @@ from rankwise.models.errors import MeshError, NothingToShard
 from rankwise.models.graph import load
 from rankwise.models.mesh import Mesh
 from rankwise.models.sharding import plan
+from rankwise.models.sharding.hints import to_hints
 from rankwise.models.sharding.prediction import predict
 from rankwise.models.sharding.search import Terms
 
@@ -148,7 +149,7 @@ def test_a_tensor_goes_straight_to_every_stage_that_reads_it(tmp_path: Path) -> 
         assert_same(got, ranks.whole(model, {"x": normal(3, 20)}))
 
 
-def test_sizes_of_inputs_and_folded_weights_are_not_sent() -> None:
+def test_sizes_of_inputs_and_folded_weights_are_not_sent(tmp_path: Path) -> None:
     model = build(
         """(float[b,8] x) => (float[b,1,8] y) {
           s = Shape(x)
@@ -156,7 +157,9 @@ def test_sizes_of_inputs_and_folded_weights_are_not_sent() -> None:
           h = MatMul(x, t)
           r = Relu(h)
           g = MatMul(r, t)
-          k = Reshape(g, s)
+          m = Max(s)
+          n = Min(s, m, s)
+          k = Reshape(g, n)
           y = Unsqueeze(k, one)
         }""",
         w=(8, 8),
@@ -165,6 +168,8 @@ def test_sizes_of_inputs_and_folded_weights_are_not_sent() -> None:
     sharding = plan(load(model), "pp=2")
     assert sharding.collectives == {"Send": 1, "Broadcast": 1}
     assert ["w" in part.held for part in sharding.parts] == [True, True]
+    for got in ranks.run(sharding, {"x": normal(3, 8)}, tmp_path):
+        assert_same(got, ranks.whole(model, {"x": normal(3, 8)}))
 
 
 def greedy(run: Any, steps: int) -> list[int]:
@@ -214,3 +219,23 @@ def test_a_cache_is_on_one_stage_and_an_empty_array_stands_for_it_elsewhere() ->
     sharding = plan(load(CACHED.model), "pp=2")
     names = [(part.states[0].local_output, part.states[0].local_input) for part in sharding.parts]
     assert sorted(names) == [("", ""), ("present_kv/made", "past_kv")]
+
+
+def test_a_part_of_an_input_is_cut_on_every_stage_that_asks_for_its_size(tmp_path: Path) -> None:
+    model = build(
+        """(float[4,20] x) => (float[4,6] y) {
+          h = MatMul(x, w1)
+          r = Relu(h)
+          g = MatMul(r, w2)
+          n = Size(x)
+          f = Cast <to=1> (n)
+          y = Mul(g, f)
+        }""",
+        w1=(20, 30),
+        w2=(30, 6),
+    )
+    terms = Terms(hints=to_hints({"w1": {"dim": 0}}))
+    sharding = plan(load(model), "tp=2,pp=2", terms)
+    assert any("x/local" in node.output for node in sharding.parts[0].nodes)
+    for got in ranks.run(sharding, {"x": normal(4, 20)}, tmp_path):
+        assert_same(got, ranks.whole(model, {"x": normal(4, 20)}))

@@ -8,6 +8,7 @@ answer is kept for each kind of question: most nodes cost one look into a table.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -25,10 +26,17 @@ from .values import UNKNOWN, Array, Tensor, is_small
 
 AI_ONNX = ("", "ai.onnx")
 
+
+def _folded(function: Callable[..., Array], first: Array, *others: Array) -> Array:
+    """Combine any number of arrays, of which numpy takes two at a time."""
+    return reduce(function, others, np.asarray(first))
+
+
 IN_NUMPY: Mapping[str, Callable[..., Array]] = {
     "Abs": np.abs, "Add": np.add, "And": np.logical_and, "Equal": np.equal,
     "Greater": np.greater, "GreaterOrEqual": np.greater_equal, "Identity": np.asarray,
-    "Less": np.less, "LessOrEqual": np.less_equal, "Max": np.maximum, "Min": np.minimum,
+    "Less": np.less, "LessOrEqual": np.less_equal, "Max": partial(_folded, np.maximum),
+    "Min": partial(_folded, np.minimum),
     "Mod": np.mod, "Mul": np.multiply, "Neg": np.negative, "Not": np.logical_not,
     "Or": np.logical_or,
     "Sub": np.subtract, "Where": np.where, "Xor": np.logical_xor,

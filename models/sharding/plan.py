@@ -167,14 +167,15 @@ def best(analysis: Analysis, ranks: int, terms: Terms | None = None) -> Sharding
     where none holds the model, NothingToShard where none has work for all ranks.
     """
     terms = terms or Terms()
-    found, errors = list[Sharding](), list[Exception]()
+    found, errors = list[tuple[float, Sharding]](), list[Exception]()
     for mesh in meshes(ranks):
         try:
-            found.append(_planned(analysis, mesh, terms))
+            sharding = _planned(analysis, mesh, terms)
+            found.append((predict(sharding).seconds, sharding))
         except (MeshError, NothingToShard) as error:
             errors.append(error)
     if found:
-        return min(found, key=lambda sharding: predict(sharding).seconds)
+        return min(found, key=lambda each: each[0])[1]
     if isinstance(errors[0], MemoryLimitError):
         raise MeshError(f"{errors[0]}; {_what_would_hold(analysis, meshes(ranks)[0], terms)}")
     raise errors[0]

@@ -226,14 +226,16 @@ def stages_of_nodes(part: Part, stages: Stages) -> list[int | None]:
     """Return the stage of each node: that of its site, or an earlier one that reads its output.
 
     What cuts or gathers a tensor is written for the first node of the graph that asks for it,
-    which need not be the first to run.
+    which need not be the first to run. What each stage makes for itself, it makes of its own.
     """
     found = [stages.of[origin] for origin in part.origins]
-    first = dict[str, int]()
+    first, free = dict[str, int](), set[str]()
     for k in reversed(range(len(part.nodes))):
         stage, node = found[k], part.nodes[k]
-        if stage is not None:
-            stage = min([stage, *(first[name] for name in node.output if name in first)])
-            first |= {n: min(stage, first.get(n, stage)) for n in references(node)}
-        found[k] = stage
+        if stage is None or not free.isdisjoint(node.output):
+            found[k] = None
+            free.update(references(node))
+            continue
+        found[k] = min([stage, *(first[name] for name in node.output if name in first)])
+        first |= {n: min(found[k] or 0, first.get(n, stage)) for n in references(node)}
     return found
