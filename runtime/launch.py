@@ -169,9 +169,21 @@ def without_nulls(lines: Iterable[bytes]) -> Iterator[bytes]:
             yield kept
 
 
+def with_whole_notes(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Put a line of the program that came between a rule and its note before both."""
+    held = list[bytes]()
+    for line in lines:
+        held.append(line)
+        if len(held) == 3 and OPEN_MPI_NOTES.match(line) and not RULE.match(held[1]):
+            held[:2] = held[1::-1]
+        while held and (len(held) == 3 or not RULE.match(held[0])):
+            yield held.pop(0)
+    yield from held
+
+
 def without_noise(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Leave out what MPI prints when ranks end with a code."""
-    lines = without_nulls(lines)
+    lines = with_whole_notes(without_nulls(lines))
     for line in lines:
         rule = RULE.match(line)
         if rule is None:

@@ -83,6 +83,12 @@ def test_a_line_that_a_note_cuts_short_stays() -> None:
     assert list(without_noise(cut)) == [b"the reason\n", b"after\n"]
 
 
+def test_a_line_between_a_rule_and_its_note_stays() -> None:
+    mixed = [RULE, RULE, b"the reason\n", *OPEN_MPI[2:6], b"after\n"]
+    assert list(without_noise(mixed)) == [RULE, RULE, b"the reason\n", b"after\n"][1:]
+    assert list(without_noise(mixed[1:])) == [b"the reason\n", b"after\n"]
+
+
 def test_what_ends_in_the_midst_of_a_note_ends() -> None:
     for length in range(len(OPEN_MPI)):
         assert next(without_noise(OPEN_MPI[:length]), b"before\n") == b"before\n"
