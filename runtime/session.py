@@ -22,6 +22,7 @@ from ..models.sharding.search import Terms
 from ..models.states import states_of
 from . import kernels
 from .agreement import gathered, together
+from .environment import scratch_folder
 from .execute import Program
 from .flow import Types
 from .fragment import Fragment, open_session
@@ -93,7 +94,7 @@ class InferenceSession:
         given = list(providers or DEFAULT_PROVIDERS)
         if provider_options is not None:
             given = list(zip(given, provider_options, strict=True))
-        with tempfile.TemporaryDirectory(prefix="rankwise-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="rankwise-", dir=scratch_folder()) as scratch:
             place = self._comm.rank, self._comm.size, Path(scratch)
             loaded = together(
                 self._comm,

@@ -171,3 +171,20 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.mpi
+@pytest.mark.timeout(60)
+def test_scratch_files_go_though_ranks_are_ended(tmp_path: Path) -> None:
+    program = (
+        "import tempfile, time; from rankwise.runtime.environment import scratch_folder;"
+        "print(tempfile.mkdtemp(dir=scratch_folder()), flush=True); time.sleep(50)"
+    )
+    argv = [sys.executable, "-c", LAUNCH.format(3), sys.executable, "-c", program]
+    process = Popen(argv, stdout=PIPE, stderr=PIPE, text=True)
+    assert process.stdout is not None
+    made = [Path(process.stdout.readline().strip()) for _ in range(3)]
+    assert all(path.is_dir() for path in made)
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 130
+    assert not any(path.parent.exists() for path in made)
