@@ -28,7 +28,7 @@ from .blocks import (
     turned,
 )
 from .calls import blocking, started
-from .engine import NOTHING
+from .engine import NOTHING, Task
 from .header import Header, agree, announced, but_for, gathered
 from .reducing import Reducer
 
@@ -129,7 +129,7 @@ class Communicator(Reducer):
         how_to = self._way(collective, algorithm, result.dtype, result.nbytes)
         where = offsets(lengths, row(shape, dim))
         mine, everything = Part(front(x, dim), where[self.rank]), Part(turned(result, dim))
-        await self._do(how_to, collective, mine, everything, self._all(where), root)
+        await self._do(how_to, Task(collective, mine, everything, self._all(where), root))
         turn_back(everything.flat, result, dim)
         return settled(result, out)
 
@@ -151,7 +151,7 @@ class Communicator(Reducer):
         how_to = self._way("broadcast", algorithm, dtype, result.nbytes)
         source = Part(np.empty(0, dtype) if here is None else ordered(here, result))
         where = self._all(even(result.size, self.size))
-        await self._do(how_to, "broadcast", source, Part(result.reshape(-1)), where, root)
+        await self._do(how_to, Task("broadcast", source, Part(result.reshape(-1)), where, root))
         return settled(result, out)
 
     ibroadcast = started(broadcast)
@@ -179,7 +179,7 @@ class Communicator(Reducer):
         how_to = self._way("scatter", algorithm, dtype, where[-1] * dtype.itemsize)
         source = Part(np.empty(0, dtype) if here is None else front(here, dim))
         mine = Part(turned(result, dim), where[self.rank])
-        await self._do(how_to, "scatter", source, mine, self._all(where), root)
+        await self._do(how_to, Task("scatter", source, mine, self._all(where), root))
         turn_back(mine.flat, result, dim)
         return settled(result, out)
 
@@ -217,7 +217,7 @@ class Communicator(Reducer):
         total = sum(shape[concat_dim] for shape in came)
         result = target(out, resized(came[0], concat_dim, total), x.dtype)
         incoming = Part(np.empty(result.size, x.dtype), x.size)
-        await self._do(how_to, "alltoall", Part(front(x, split_dim)), incoming, where)
+        await self._do(how_to, Task("alltoall", Part(front(x, split_dim)), incoming, where))
         ends = itertools.pairwise(where[self.rank][self.size :])
         pieces = [incoming.flat[a - x.size : b - x.size] for a, b in ends]
         turned_back = [
@@ -235,7 +235,7 @@ class Communicator(Reducer):
             await self._agree("barrier", "by", algorithm)
         how_to = self._way("barrier", algorithm, NOTHING.dtype, 0)
         nothing, where = Part(NOTHING), self._all(even(0, self.size))
-        await self._do(how_to, "barrier", nothing, nothing, where)
+        await self._do(how_to, Task("barrier", nothing, nothing, where))
 
     ibarrier = started(barrier)
 

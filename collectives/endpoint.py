@@ -97,7 +97,11 @@ class Endpoint:
         return self._finish(self._receiving(out_or_like, source, tag))
 
     def irecv(self, out_or_like: Any, source: int, tag: int = 0) -> Work[Array]:
-        """Begin to receive an array."""
+        """Begin to receive an array.
+
+        Below MPI_THREAD_MULTIPLE a long message comes while this rank waits in any call but those
+        by algorithm="mpi".
+        """
         return self._begun(self._receiving(out_or_like, source, tag))
 
     def sendrecv(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -37,6 +37,17 @@ R = TypeVar("R")
 REDUCING = ("allreduce", "reduce", "reduce_scatter")
 AnyDType = np.dtype[Any]
 NOTHING: Array = np.empty(0, np.uint8)
+
+
+class Task(NamedTuple):
+    """What a collective is to do: from the blocks that this rank brings to those it ends with."""
+
+    call: str
+    source: Part
+    out: Part
+    where: tuple[Offsets, ...]
+    """offsets of every rank's blocks"""
+    root: int | None = None
 
 
 class Engine(Endpoint):
@@ -180,7 +191,7 @@ class Engine(Endpoint):
         if nbytes:
             name = self._chosen(collective, algorithm, nbytes, dtype, op)
             how = way(self._alive(), collective, name, dtype, nbytes, op)
-            await self._do(how, collective, source, out, self._all(where), root)
+            await self._do(how, Task(collective, source, out, self._all(where), root))
 
     def _all(self, where: Offsets) -> tuple[Offsets, ...]:
         """The offsets of every rank, where they are the same."""
@@ -217,25 +228,15 @@ class Engine(Endpoint):
             setting = setting._replace(shares_memory=shares and arena() is not None)
         return chosen(self._alive(), setting, collective, algorithm, nbytes, kind, how)
 
-    async def _do(
-        self,
-        how: Way,
-        call: str,
-        source: Part,
-        out: Part,
-        where: tuple[Offsets, ...],
-        root: int | None = None,
-    ) -> None:
-        """Do it: from the blocks that this rank brings to those that it holds at the end.
-
-        `where` are the offsets of every rank's blocks.
-        """
+    async def _do(self, how: Way, task: Task) -> None:
+        """Do it, one way."""
         if how.entry is not None and how.entry.shared:
-            await self._guarded(self._lend(how, call, source, out, where, root))
+            await self._guarded(self._lend(how, task))
             return
         if how.entry is not None and "nodes" in how.entry.takes and not self._setting.has_one_node:
-            await self._guarded(self._in_phases(call, source, out, how.op, root))
+            await self._guarded(self._in_phases(task, how.op))
             return
+        call, source, out, where, root = task
         own = where[self.rank]
         is_equal = how.entry is not None and how.entry.equal
         work = source.spread(out, own[-1], is_kept=how.op is not None or is_equal)
@@ -245,18 +246,11 @@ class Engine(Endpoint):
             await self._run(how, work, own, root, signals=call == "barrier")
         Part(work).copy_into(out)
 
-    async def _lend(
-        self,
-        how: Way,
-        call: str,
-        source: Part,
-        out: Part,
-        where: tuple[Offsets, ...],
-        root: int | None,
-    ) -> None:
+    async def _lend(self, how: Way, task: Task) -> None:
         """Do it in memory that the ranks share."""
         shared = await self._memory()
         assert how.entry is not None and shared is not None  # the choice has looked
+        call, source, out, where, root = task
         dtype = source.flat.dtype
         most = max(1, TILE // dtype.itemsize)
         plan = exchange(how.entry.algorithm, self.rank, root, where, most)
@@ -266,18 +260,16 @@ class Engine(Endpoint):
         if how.op is None:
             source.copy_into(out)
 
-    async def _in_phases(
-        self, call: str, source: Part, out: Part, op: Reduction | None, root: int | None
-    ) -> None:
+    async def _in_phases(self, task: Task, op: Reduction | None) -> None:
         """Do it node by node."""
         if self._nodes is None:
             firsts = [first for (first,) in await self._told(self.node_ranks[:1])]
             self._nodes = Nodes.around(self, firsts)
         if op is not None:
-            await self._nodes.allreduce(source, out, op)
+            await self._nodes.allreduce(task.source, task.out, op)
         else:
-            assert root is not None
-            await self._nodes.broadcast(source, out, root)
+            assert task.root is not None
+            await self._nodes.broadcast(task.source, task.out, task.root)
 
     async def _run(
         self,

@@ -47,13 +47,21 @@ def in_float32(ufunc: np.ufunc, left: Array, right: Array, *, out: Array) -> Non
 def half_in_float32(ufunc: np.ufunc, left: Array, right: Array, *, out: Array) -> None:
     """The same with faster conversions of float16."""
     if out.size < (FEW_TO_ADD if ufunc is np.add else FEW_ELEMENTS):
-        in_float32(ufunc, left, right, out=out)
+        half_by_numpy(ufunc, left, right, out)
         return
     for tile in tiles(out.size):
         x, y, into = left[tile], right[tile], out[tile]
         is_done = added(x, y, into) if ufunc is np.add else combined(ufunc, x, y, into)
         if not is_done:
-            in_float32(ufunc, x, y, out=into)
+            half_by_numpy(ufunc, x, y, into)
+
+
+def half_by_numpy(ufunc: np.ufunc, left: Array, right: Array, out: Array) -> None:
+    """Leave it to numpy, whose own loop of float16 computes in float32 as well."""
+    if left.dtype == right.dtype == out.dtype:
+        ufunc(left, right, out=out)
+    else:
+        in_float32(ufunc, left, right, out=out)
 
 
 def tiles(count: int) -> Iterator[slice]:

@@ -15,7 +15,7 @@ from .arrays import as_array, axis, ordered, settled, target, with_dim
 from .blocks import Part, back, even, front, offsets, resized, row, split, turn_back, turned
 from .calls import blocking, started
 from .control import Topic
-from .engine import Engine
+from .engine import Engine, Task
 from .reduction import Op, Reduction, reduction
 from .selection import way
 
@@ -161,7 +161,7 @@ class Reducer(Engine):
         result = target(out, x.shape, x.dtype)
         source, whole = Part(ordered(x, result)), Part(result.reshape(-1))
         where = self._all(even(x.size, self.size))
-        await self._do(how_to, collective, source, whole, where, root)
+        await self._do(how_to, Task(collective, source, whole, where, root))
         if how.finish is not None and root in (None, self.rank):
             how.finish(result, self.size)
         return settled(result, out)
@@ -197,7 +197,7 @@ class Reducer(Engine):
         result = target(out, shape, x.dtype)
         where = offsets(lengths, row(x.shape, dim))
         mine = Part(turned(result, dim), where[self.rank])
-        await self._do(how_to, "reduce_scatter", Part(front(x, dim)), mine, self._all(where))
+        await self._do(how_to, Task("reduce_scatter", Part(front(x, dim)), mine, self._all(where)))
         turn_back(mine.flat, result, dim)
         if how.finish is not None:
             how.finish(result, self.size)

@@ -3,6 +3,7 @@
 ValueError
     ModelError        a file that is no model that we can read
     MeshError         a mesh that cannot be read or does not fit
+        MemoryLimitError  a rank of it would hold more than it may
     HintError         a hint that cannot be read, matches nothing, or cannot be kept
     PlacementError    a placement of blocks on devices that is none, or that breaks a rule
 RuntimeError
@@ -16,6 +17,10 @@ class ModelError(ValueError):
 
 class MeshError(ValueError):
     """Report a mesh that cannot be read, or that does not fit the number of ranks."""
+
+
+class MemoryLimitError(MeshError):
+    """Report a mesh on which a rank holds more weights than it may, whatever is cut."""
 
 
 class HintError(ValueError):

@@ -25,6 +25,9 @@ class RankEntry:
     weight_bytes: int
     """initializer bytes that this rank holds when it runs"""
     stage: int = 0
+    first: str = ""
+    """the first node of its stage, "" for a replica that is idle"""
+    last: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,12 @@ class Manifest:
     collectives: Mapping[str, int]
     """collectives of a run, by operator"""
     predicted: Mapping[str, Any] = field(default_factory=dict)
-    """bytes that each rank sends in a run of the usual size"""
+    """of a run of the usual size: bytes that a rank sends at the most, seconds, those of each
+    stage"""
+    batch: Mapping[str, int] = field(default_factory=dict)
+    """dims of inputs that replicas split"""
+    notes: tuple[str, ...] = ()
+    """what a person ought to know, such as that replicas are idle"""
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -69,7 +77,8 @@ class Manifest:
         try:
             fields = json.loads(path.read_text())
             ranks = tuple(RankEntry(**entry) for entry in fields.pop("ranks"))
-            return cls(ranks=ranks, **fields)
+            notes = tuple(fields.pop("notes", ()))
+            return cls(ranks=ranks, notes=notes, **fields)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ModelError(f"{path} cannot be read: {error}; shard the model again") from None
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import MeshError
 
 AXES = ("pp", "dp", "tp")
 """Names of axes, the slowest first: tensor parallel ranks are neighbours and share a node."""
+
+
+class Place(NamedTuple):
+    """Where a rank is on each axis."""
+
+    pp: int
+    dp: int
+    tp: int
 
 
 @dataclass(frozen=True)
@@ -62,5 +71,38 @@ class Mesh:
         """Number of ranks."""
         return math.prod(self.axes.values())
 
+    def place(self, rank: int) -> Place:
+        """Return where a rank is on each axis.
+
+        >>> Mesh(pp=2, dp=3, tp=4).place(17)
+        Place(pp=1, dp=1, tp=1)
+        """
+        rest, tp = divmod(rank, self.tp)
+        return Place(*divmod(rest, self.dp), tp)
+
     def __str__(self) -> str:
         return ",".join(f"{n}={s}" for n, s in self.axes.items() if s > 1) or "tp=1"
+
+
+def ranks(count: int) -> str:
+    """Say how many ranks.
+
+    >>> ranks(1), ranks(2)
+    ('1 rank', '2 ranks')
+    """
+    return f"{count} rank" + ("s" if count != 1 else "")
+
+
+def meshes(size: int) -> list[Mesh]:
+    """Return all meshes of so many ranks: those with the most of tp first, then of pp.
+
+    >>> [str(mesh) for mesh in meshes(4)]
+    ['tp=4', 'pp=2,tp=2', 'dp=2,tp=2', 'pp=4', 'pp=2,dp=2', 'dp=4']
+    """
+    return [
+        Mesh(pp=pp, dp=size // tp // pp, tp=tp)
+        for tp in range(size, 0, -1)
+        if size % tp == 0
+        for pp in range(size // tp, 0, -1)
+        if size // tp % pp == 0
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper
 
@@ -82,3 +82,26 @@ def label(node: NodeProto) -> str:
     """Name a node for a message: its name, or its operator and first output."""
     made = next((name for name in node.output if name), "")
     return f"{node.op_type} {node.name or made!r}"
+
+
+def renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+    """Return a node that reads and makes values under other names, in its bodies too."""
+    if names.keys().isdisjoint((*references(node), *node.output)):
+        return node
+    changed = NodeProto()
+    changed.CopyFrom(node)
+    _rename(changed, names)
+    return changed
+
+
+def _rename(node: NodeProto, names: Mapping[str, str]) -> None:
+    node.input[:] = [names.get(name, name) for name in node.input]
+    node.output[:] = [names.get(name, name) for name in node.output]
+    for body in subgraphs(node):
+        own = {value.name for value in (*body.input, *body.initializer)}
+        own |= {name for inner in body.node for name in inner.output}
+        captured = {old: new for old, new in names.items() if old not in own}
+        for inner in body.node:
+            _rename(inner, captured)
+        for value in body.output:
+            value.name = captured.get(value.name, value.name)

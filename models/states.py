@@ -18,6 +18,9 @@ from .graph import Graph
 KEY = "rankwise.states"
 """Metadata of a sharded graph that lists its states."""
 
+BATCH_KEY = "rankwise.batch"
+"""Metadata of a sharded graph: the dims of its inputs that its replicas split."""
+
 WORD = re.compile("(present|past)(_key_values)?")
 """What exporters call a state: as an output, and as an input."""
 
@@ -28,6 +31,7 @@ class State(NamedTuple):
     output: str
     input: str
     local_output: str
+    """"" on a rank that has no part of it"""
     local_input: str
 
 
@@ -68,3 +72,14 @@ def states_of(model: ModelProto) -> tuple[State, ...]:
     """Return the states that a model lists in its metadata."""
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     return tuple(State(*names) for names in json.loads(metadata.get(KEY, "[]")))
+
+
+def batch_metadata(dims: Mapping[str, int]) -> dict[str, str]:
+    """Return the metadata that lists the dims that replicas split; none for none."""
+    return {BATCH_KEY: json.dumps(dims)} if dims else {}
+
+
+def batch_of(model: ModelProto) -> dict[str, int]:
+    """Return the dims of inputs that replicas split, by input."""
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    return dict(json.loads(metadata.get(BATCH_KEY, "{}")))

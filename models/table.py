@@ -26,6 +26,15 @@ def aligned(rows: Sequence[Sequence[object]]) -> str:
     )
 
 
+LABEL = 36
+"""Characters of a name in a table."""
+
+
+def short(name: str) -> str:
+    """Keep the end of a long name."""
+    return name if len(name) <= LABEL else f"...{name[3 - LABEL :]}"
+
+
 def _text(cell: object) -> str:
     if isinstance(cell, float):
         return f"{cell:.4f}"

@@ -107,6 +107,7 @@ def launch(ranks: int, program: Sequence[str]) -> int:
 
     Standard input reaches rank 0 unless it is a terminal; SIGINT and SIGTERM end all ranks. Their
     scratch files lie in a folder of ours, since a rank that a signal ends removes none.
+    Raises BrokenPipeError where nobody reads on.
     """
     start = command(ranks, program)
     with tempfile.TemporaryDirectory(prefix="rankwise-", ignore_cleanup_errors=True) as scratch:
@@ -130,6 +131,8 @@ def _run(start: Launch, more: Mapping[str, str]) -> int:
         relay(process.stderr, sys.stderr, ending)
         pump.join()
         code = process.wait()
+    if ending.signal == signal.SIGPIPE:
+        raise BrokenPipeError
     return code if ending.signal is None else 128 + ending.signal
 
 
@@ -162,12 +165,18 @@ class Ending:
 
 
 def relay(source: IO[bytes], sink: TextIO, ending: Ending) -> None:
-    """Pass the program's lines on as they come, without the noise of MPI (MPICH's is on both)."""
+    """Pass the program's lines on as they come, without the noise of MPI (MPICH's is on both).
+
+    Nobody reads on: the ranks are ended, as SIGPIPE would end a program.
+    """
     with source:
-        for line in without_noise(source):
-            if ending.signal is None or not AFTER_SIGNAL.match(line):
-                sink.buffer.write(line)
-                sink.flush()
+        try:
+            for line in without_noise(source):
+                if ending.signal is None or not AFTER_SIGNAL.match(line):
+                    sink.buffer.write(line)
+                    sink.flush()
+        except BrokenPipeError:
+            ending.end(signal.SIGPIPE, None)
 
 
 def without_nulls(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from ..models.functions import check_places, native
 from ..models.graph import MAX_IR, MAX_OPSET, mesh_of, opsets, read
 from ..models.groups import members
 from ..models.manifest import Manifest
-from ..models.mesh import Mesh
+from ..models.mesh import Mesh, meshes, ranks
 from ..models.plan import check_whole, communicates
 from ..models.sharding import shard_rank
 from ..models.sharding.search import Terms
@@ -41,6 +41,8 @@ class Loaded:
     """whether the model is another one than its source"""
     is_sharded_here: bool = False
     """whether it was cut by this call, and not read"""
+    notes: tuple[str, ...] = ()
+    """what a person ought to know of how it is sharded"""
 
     @property
     def weight_bytes(self) -> int:
@@ -68,33 +70,36 @@ def load_rank(
     """Find or make the model of one rank of `size`; what is made is written to `scratch`.
 
     A model file without communication is sharded where there are several ranks, to `mesh` or else
-    tp = size, for `terms` or those that it keeps; nothing else takes terms. One with communication
-    runs as it stands, and may be another one on each rank. One whose nodes have device
-    configurations is run as these say, where no mesh is asked for.
+    tp = size, for `terms` or those that it keeps; the mesh "auto" is the best for them. Nothing
+    else takes terms. One with communication runs as it stands, and may be another one on each
+    rank. One whose nodes have device configurations is run as these say, where no mesh is asked
+    for.
 
     Raises ModelError, MeshError, HintError, NothingToShard.
     """
-    wanted = None if mesh is None else Mesh.parse(mesh)
+    wanted = None if mesh is None else "auto" if mesh == "auto" else Mesh.parse(mesh)
     if not isinstance(source, bytes) and Path(source).is_dir():
         return _load_directory(Path(source), wanted, rank, size, scratch, terms)
-    if wanted is not None and wanted.size != size:
+    if isinstance(wanted, Mesh) and wanted.size != size:
+        fitting = ", ".join(map(str, meshes(size)))
         raise MeshError(
-            f"the mesh {wanted} is of {_ranks(wanted.size)}, but there "
-            f"{'is' if size == 1 else 'are'} {size}; start {wanted.size} or name another mesh"
+            f"the mesh {wanted} is of {ranks(wanted.size)}, but there "
+            f"{'is' if size == 1 else 'are'} {size}; start {wanted.size}, or take {fitting}"
         )
     loaded = _open(source, size)
+    asked = wanted if isinstance(wanted, Mesh) else None
     if ort_distributed.speaks(loaded.model):
         _refuse(terms, "the model communicates")
         model = ort_distributed.lowered(loaded.model, rank, size)
-        return replace(loaded, model=model, mesh=wanted, is_rewritten=True)
+        return replace(loaded, model=model, mesh=asked, is_rewritten=True)
     if communicates(loaded.model):
         _refuse(terms, "the model communicates")
     if size > 1 and wanted is None and is_annotated(loaded.model):
         return replace(_open(lower_rank(source, rank, size, scratch), size), mesh=Mesh(tp=size))
     if size == 1 or communicates(loaded.model):
         _check_place(loaded, rank, size)
-        return replace(loaded, mesh=loaded.mesh or wanted)
-    made = _open(shard_rank(source, wanted or Mesh(tp=size), rank, scratch, terms))
+        return replace(loaded, mesh=loaded.mesh or asked)
+    made = _open(shard_rank(source, wanted or Mesh(tp=size), rank, scratch, terms, size))
     return replace(made, is_sharded_here=True)
 
 
@@ -118,23 +123,24 @@ def settled(loaded: Loaded, functions: Functions, rank: int, size: int) -> Loade
 
 def _load_directory(
     directory: Path,
-    wanted: Mesh | None,
+    wanted: Mesh | str | None,
     rank: int,
     size: int,
     scratch: Path,
     terms: Terms | None,
 ) -> Loaded:
     manifest = Manifest.read(directory)
+    made = Mesh.parse(manifest.mesh)
     path = directory / manifest.ranks[min(rank, manifest.world_size - 1)].model
     if manifest.representation == "spmd":
-        return load_rank(path, wanted, rank, size, scratch, terms)
+        usual = made if made.size == size else None
+        return load_rank(path, wanted or usual, rank, size, scratch, terms)
     _refuse(terms, f"{directory} is sharded")
     if manifest.representation == "annotated":
         return load_rank(path, None, rank, size, scratch)
-    made = Mesh.parse(manifest.mesh)
     if made.size != size:
         raise MeshError(
-            f"{directory} is sharded for {_ranks(made.size)}, but there "
+            f"{directory} is sharded for {ranks(made.size)}, but there "
             f"{'is' if size == 1 else 'are'} {size}; start {made.size} or shard the model again"
         )
     if wanted is not None and wanted != made:
@@ -148,13 +154,9 @@ def _refuse(terms: Terms | None, what: str) -> None:
     """Raise HintError where terms are given for what is not cut any more."""
     if terms not in (None, Terms()):
         raise HintError(
-            f"expected no hints or memory, since {what} already; leave them out, or shard "
-            "the whole model with them"
+            f"expected no hints, memory or batch_dim, since {what} already; leave them out, or "
+            "shard the whole model with them"
         )
-
-
-def _ranks(count: int) -> str:
-    return f"{count} rank" + ("s" if count != 1 else "")
 
 
 def _open(source: str | Path | bytes, size: int | None = None) -> Loaded:
@@ -165,7 +167,11 @@ def _open(source: str | Path | bytes, size: int | None = None) -> Loaded:
         check_whole(model)  # what has lost all of it would be taken for what is to be sharded
     # What does not communicate is made for any number of ranks, whatever it was written for.
     mesh = mesh_of(model) if communicates(model) else None
-    return Loaded(model, folder, mesh, source if isinstance(source, bytes) else str(source))
+    notes = {entry.key: entry.value for entry in model.metadata_props}.get("rankwise.notes", "")
+    return Loaded(
+        model, folder, mesh, source if isinstance(source, bytes) else str(source),
+        notes=tuple(notes.splitlines()),
+    )  # fmt: skip
 
 
 def _check_place(loaded: Loaded, rank: int, size: int) -> None:
@@ -176,7 +182,7 @@ def _check_place(loaded: Loaded, rank: int, size: int) -> None:
         return
     if loaded.mesh.size != size:
         raise MeshError(
-            f"the model is made for the mesh {loaded.mesh}, of {_ranks(loaded.mesh.size)}, "
+            f"the model is made for the mesh {loaded.mesh}, of {ranks(loaded.mesh.size)}, "
             f"but there {'is' if size == 1 else 'are'} {size}; start {loaded.mesh.size}"
         )
     if made_for != str(rank):

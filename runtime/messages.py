@@ -6,6 +6,7 @@ shape, and one that expects another tensor says which came, instead of waiting o
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from typing import Any
 
 import numpy as np
@@ -18,37 +19,48 @@ HEAD = 2 + 64  # element type, number of dims, and as many dims as numpy can hav
 
 
 class Outbox:
-    """The sends of one run of a plan: they do not block, and are complete at its end."""
+    """The sends of one run of a plan: they do not block, and are complete at its end.
+
+    What has left is let go of when more is sent, so that a loop holds what is on its way alone.
+    """
 
     def __init__(self) -> None:
-        self._batches: dict[Communicator, Batch] = {}
-        self._held: dict[int, Array] = {}  # so that nothing else gets their ids
+        self._under_way: deque[tuple[Array, Batch]] = deque()
+        self._held = Counter[int]()  # by id; the arrays live as long as they are under way
 
     def send(self, comm: Communicator, array: Array, dest: int, tag: int) -> None:
-        """Begin to send; the array must not change until `complete`."""
+        """Begin to send; the array must not change while the outbox holds it."""
         _check_peer(comm, "dest", dest)
+        while self._under_way and all(work.test() for work in self._under_way[0][1].works):
+            self._complete_oldest()
         head = np.zeros(HEAD, np.int64)
         head[: 2 + array.ndim] = (
             helper.np_dtype_to_tensor_dtype(array.dtype), array.ndim, *array.shape,
         )  # fmt: skip
-        batch = self._batches.setdefault(comm, Batch(comm))
+        batch = Batch(comm)
         batch.send(head, dest, tag)
         batch.send(array, dest, tag)
-        self._held[id(array)] = array
+        self._under_way.append((array, batch))
+        self._held[id(array)] += 1
 
     def holds(self, array: object) -> bool:
         """Say whether an array is being sent, and must not change."""
-        return id(array) in self._held
+        return self._held[id(array)] > 0
 
     def complete(self) -> None:
         """Wait until all have left."""
-        for batch in self._batches.values():
-            batch.complete()
-        self._held.clear()
+        while self._under_way:
+            self._complete_oldest()
+
+    def _complete_oldest(self) -> None:
+        array, batch = self._under_way[0]
+        batch.complete()
+        self._under_way.popleft()
+        self._held -= Counter([id(array)])
 
     def abandon(self) -> None:
         """Keep what is under way for ever: after a failure nobody completes it."""
-        ABANDONED.extend(self._batches.values())
+        ABANDONED.extend(batch for _, batch in self._under_way)
 
 
 ABANDONED: list[Batch] = []

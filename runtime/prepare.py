@@ -15,7 +15,7 @@ from ..models.plan import Communicate, Compute, Control, ParallelFor, Plan
 from .execute import Program
 from .flow import Ends, Types, agreed, communicated, controlled, formal
 from .fragment import FOLDER, Fragment, Source, fragment
-from .groups import Groups
+from .groups import Group, Groups
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,12 @@ class Setting:
     options: onnxruntime.SessionOptions
     providers: Sequence[Any]
     groups: Groups
-    is_alike: bool
-    """all ranks have the same control flow, so that they may compare notes before bodies"""
+    outlines: Sequence[str]
+    """the control flow of each rank: those of a group that have the same agree before bodies"""
+
+    def agrees(self, group: Group) -> bool:
+        """Say whether the ranks of a group can compare notes before a body."""
+        return len({self.outlines[rank] for rank in group.ranks}) == 1
 
 
 def prepare(plan: Plan, setting: Setting) -> tuple[Program, Types]:
@@ -98,7 +102,7 @@ def _body(
     program, found = _prepared(plan, setting, known, path)
     ends = tuple(_closer(found.get(name), declared.get(name)) for name in plan.outputs)
     groups = dict.fromkeys(setting.groups.group(step) for step in plan.collectives)
-    return replace(program, types=ends, meets=tuple(groups) if setting.is_alike else ())
+    return replace(program, types=ends, meets=tuple(filter(setting.agrees, groups)))
 
 
 def _closer(found: TypeProto | None, declared: TypeProto | None) -> TypeProto | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,11 @@ class RunOptions:
     seed: int = 0
     threads: int | None = None
     repeat: int = 1
+    memory: int | tuple[int, ...] | None = None
+    batch_dim: str | None = None
     functions: Functions = "native"
     trace: str | None = None
     hints: tuple[Hint, ...] = ()
-    memory: int | None = None
 
 
 def run(options: RunOptions, comm: Communicator) -> int:
@@ -59,7 +60,7 @@ def run(options: RunOptions, comm: Communicator) -> int:
     model = _of_rank(options.model, comm)
     with InferenceSession(
         model, threads, comm=comm, mesh=options.mesh, functions=options.functions,
-        hints=options.hints, memory=options.memory,
+        hints=options.hints, memory=options.memory, batch_dim=options.batch_dim,
     ) as session:  # fmt: skip
         feeds = together(comm, lambda: _feeds(options, session, comm))
         session.is_traced = options.trace is not None
@@ -71,12 +72,12 @@ def run(options: RunOptions, comm: Communicator) -> int:
         results = dict(zip(names, made, strict=True))
         # Before the comparison, which holds the whole model.
         ranks = gathered(comm, report.of_rank(session, comm.rank))
-        operators, axes = report.operators(session), str(session.mesh)
+        operators, axes, notes = report.operators(session), str(session.mesh), session.notes
         line = None if session.trace.spans is None else timeline(comm, session.trace.spans)
     together(comm, lambda: _write_outputs(options, results, comm))
     comparison = together(comm, lambda: _compare(options, source, results, feeds))
     if comm.rank == 0:
-        _print(options, results, ranks, line, comparison)
+        _print(options, results, ranks, line, comparison, notes)
 
     def write() -> None:
         if comm.rank == 0:
@@ -177,12 +178,15 @@ def _print(
     ranks: list[dict[str, Any]],
     line: Timeline | None,
     comparison: Comparison | None,
+    notes: Sequence[str],
 ) -> None:
     for name, value in results.items():
         shape = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else ""
         print(f"output  {name}  {shape}".rstrip())
     print()
     print(report.table(ranks))
+    for note in notes:
+        print(f"note  {note}")
     if line is not None:
         print()
         print(table(line))

@@ -12,14 +12,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime
-from onnx import TypeProto, ValueInfoProto
 
 from ..collectives import Communicator
 from ..models.mesh import Mesh
 from ..models.plan import Compute, Plan, build_plan, outline
 from ..models.sharding.hints import Hint, to_hints
 from ..models.sharding.search import Terms
-from ..models.states import states_of
 from . import kernels
 from .agreement import gathered, together
 from .environment import scratch_folder
@@ -28,9 +26,10 @@ from .flow import Types
 from .fragment import Fragment, open_session
 from .groups import Groups
 from .loading import Functions, Loaded, load_rank, settled
+from .local_states import LocalStates
 from .prepare import Setting, prepare
 from .proof import prove
-from .signature import Value, check_feeds, fits, signature
+from .signature import Value, check_feeds, signature
 from .threads import fair_share, with_threads
 from .trace import Trace
 
@@ -59,7 +58,8 @@ class InferenceSession:
         mesh: str | Mapping[str, int] | Mesh | None = None,
         functions: Functions = "native",
         hints: Mapping[str, Any] | tuple[Hint, ...] = (),
-        memory: int | None = None,
+        memory: int | tuple[int, ...] | None = None,
+        batch_dim: str | None = None,
     ) -> None:
         """Load this rank's part; collective.
 
@@ -71,9 +71,13 @@ class InferenceSession:
         more than doubles the time.
 
         Args:
+            mesh: ranks by axis, as in "tp=2,pp=2"; "auto" for what is predicted to be the fastest;
+                None for tp alone, or what the model was sharded to
             hints: patterns of names of tensors or nodes, each with `whole` or `{"dim": 1}`, of a
                 model that is sharded as it loads; all ranks give the same
-            memory: bytes of weights that a rank of such a model may hold
+            memory: bytes of weights that a rank of such a model may hold, or those of each stage
+            batch_dim: the dim of all its inputs that replicas split, or "x=1,y=0"; None for what
+                is found
 
         `functions` says how calls of functions run that `rankwise lower` has made of collectives:
         "native", as the operators that they were, by the algorithm that they spell out, or
@@ -94,13 +98,12 @@ class InferenceSession:
         given = list(providers or DEFAULT_PROVIDERS)
         if provider_options is not None:
             given = list(zip(given, provider_options, strict=True))
+        terms = Terms(memory=memory, hints=to_hints(hints), batch_dim=batch_dim)
         with tempfile.TemporaryDirectory(prefix="rankwise-", dir=scratch_folder()) as scratch:
             place = self._comm.rank, self._comm.size, Path(scratch)
             loaded = together(
                 self._comm,
-                lambda: load_rank(
-                    path_or_bytes, mesh, *place, Terms(memory=memory, hints=to_hints(hints))
-                ),
+                lambda: load_rank(path_or_bytes, mesh, *place, terms),
             )
             loaded = together(
                 self._comm, lambda: settled(loaded, functions, self._comm.rank, self._comm.size)
@@ -110,14 +113,16 @@ class InferenceSession:
             if not prove(self._comm, plan, loaded):
                 self._comm.checked = True
             self._groups = Groups(self._comm, loaded.mesh)
-            alike = len(set(gathered(self._comm, outline(plan)))) == 1
+            outlines = gathered(self._comm, outline(plan))
             self._program: Program | None = together(
-                self._comm, lambda: self._prepare(loaded, plan, alike, options, given)
+                self._comm, lambda: self._prepare(loaded, plan, outlines, options, given)
             )
             self.weight_bytes: int = loaded.weight_bytes
             """bytes of the initializers that this rank holds"""
             # onnxruntime has mapped the weights by now: the scratch files may go.
         self.mesh: Mesh = loaded.mesh or Mesh(tp=self._comm.size)
+        self._notes = loaded.notes
+        self._rows: int | None = None
         self._running = threading.Lock()
         self.trace = Trace()
         """where the time of the latest run went"""
@@ -129,7 +134,7 @@ class InferenceSession:
         self,
         loaded: Loaded,
         plan: Plan,
-        is_alike: bool,
+        outlines: Sequence[str],
         options: onnxruntime.SessionOptions,
         providers: Sequence[Any],
     ) -> Program:
@@ -144,21 +149,20 @@ class InferenceSession:
                 )
                 types = Types()
             case _:
-                setting = Setting(loaded.folder, options, providers, self._groups, is_alike)
+                setting = Setting(loaded.folder, options, providers, self._groups, outlines)
                 program, types = prepare(plan, setting)
         self._inputs = signature([v for v in graph.input if v.name in plan.inputs], types)
         self._outputs = signature(graph.output, types)
-        self._states = states_of(plan.model)
-        self._local_inputs = self._local_signature(types)
+        self._states = LocalStates(plan.model, self._inputs, self._outputs, types)
         return program
 
-    def _local_signature(self, types: Mapping[str, TypeProto]) -> list[Value]:
-        """Describe what run_local is fed: of each state, this rank's part."""
-        kept = {state.input: types[state.local_input] for state in self._states}
-        return [
-            signature([ValueInfoProto(name=value.name)], kept)[0] if value.name in kept else value
-            for value in self._inputs
-        ]
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person ought to know: of replicas that were idle in the latest run, or ever."""
+        if self._rows is None or self._rows >= self.mesh.dp:
+            return self._notes
+        idle = f"{self.mesh.dp - self._rows} of {self.mesh.dp} replicas were idle"
+        return (*self._notes, f"{idle}, since the batch is of {self._rows}")
 
     def get_inputs(self) -> list[Value]:
         """Describe what a run is fed."""
@@ -196,29 +200,21 @@ class InferenceSession:
 
         A state is an output that the next run is fed, found by its name: present.0.key becomes
         past.0.key. Of those that are sharded a rank gets its part, and gives it back to the next
-        call. The first call may be fed all of them whole, as `run` is; all else is whole always.
+        call; an empty array stands for one of which it has no part, as those of another stage.
+        The first call may be fed all of them whole, as `run` is; all else is whole always.
 
         Raises what `run` raises.
         """
         if not self._states:
             return self.run(output_names, input_feed, run_options)
         program, names = self._opened(), self._names(output_names)
-        made = {state.output: state.local_output for state in self._states}
-        wanted = [made.get(name, name) for name in names]
-        if self._are_whole(input_feed):
-            feeds = check_feeds(input_feed, self._inputs)
-        else:
-            fed = {state.input: state.local_input for state in self._states}
-            checked = check_feeds(input_feed, self._local_inputs)
-            feeds = {fed.get(name, name): array for name, array in checked.items()}
-        outputs = self._run(program.between(feeds.keys(), wanted), feeds, run_options)
-        return [outputs[name] for name in wanted]
-
-    def _are_whole(self, feeds: Mapping[str, Any]) -> bool:
-        """Say whether states are fed as `run` takes them: a rank's part is always smaller."""
-        states = {state.input for state in self._states}
-        whole = [value for value in self._inputs if value.name in states]
-        return all(value.name in feeds and fits(feeds[value.name], value) for value in whole)
+        wanted, feeds = self._states.outputs(names), self._states.feeds(input_feed)
+        here = [name for name in wanted if name]
+        outputs = self._run(program.between(feeds.keys(), here), feeds, run_options)
+        return [
+            outputs[local] if local else self._states.nothing(name)
+            for name, local in zip(names, wanted, strict=True)
+        ]
 
     def _opened(self) -> Program:
         if self._program is None:
@@ -239,6 +235,7 @@ class InferenceSession:
         run_options: onnxruntime.RunOptions | None,
     ) -> Mapping[str, Any]:
         is_alone = self._comm.size == 1
+        self._rows = self._states.rows(feeds)
         if not is_alone and not self._running.acquire(blocking=False):
             raise RuntimeError("expected one run at a time, but another thread is in one")
         try:

@@ -1,19 +1,21 @@
 """Shard ONNX files and compare with onnxruntime: python scripts/check_models.py FILE [FILE ...]
 
-Each model is sharded over 2, 3 and 4 ranks, which are threads of this process, and run at two
-settings of its open dims; feeds are random. Exit code 1 if any answer differs. A line per model
-and number of ranks:
+Each model is sharded over 2, 3 and 4 ranks of tp, or to each --mesh. The ranks are threads of this
+process and run at two settings of the open dims; feeds are random. Exit code 1 if any answer
+differs. A line per model and mesh:
 
     difference   largest difference to onnxruntime, as a part of the largest value
     seconds      to analyse, to choose, and to write the graphs of all ranks
-    bytes        weight bytes of the heaviest rank, over an even share
+    bytes        weight bytes of the heaviest rank, over an even share of tp and pp
     reduces      AllReduces per layer, if --layers is given, else in all
     gathers      AllGathers in all
+    sends        messages from stage to stage
+    stages       predicted seconds of the longest stage, over the mean
 
-and below it the operators that every rank computes whole although something in them is sharded,
-or could be, with the reason. With --steps N, how many of N greedy tokens are not onnxruntime's
-where a cache stays on its ranks. scripts/make_models.py writes models for this; those of int4
-leave the width of a head open: --dim kv_cache_dim 16, say.
+and below it what is to be known, and the operators that every rank of tp computes whole although
+something in them is sharded, or could be, with the reason. With --steps N, how many of N greedy
+tokens are not onnxruntime's where a cache stays on its ranks. scripts/make_models.py writes models
+for this; those of int4 leave the width of a head open: --dim kv_cache_dim 16, say.
 """
 
 from __future__ import annotations
@@ -36,12 +38,13 @@ import ranks
 
 from rankwise import InferenceSession
 from rankwise.collectives import Communicator, local
-from rankwise.models.errors import NothingToShard
+from rankwise.models.errors import MeshError, NothingToShard
 from rankwise.models.graph import load
 from rankwise.models.mesh import Mesh
 from rankwise.models.shapes import dims
 from rankwise.models.sharding.analysis import Analysis, analyse
 from rankwise.models.sharding.layout import is_opaque
+from rankwise.models.sharding.prediction import predict
 from rankwise.models.sharding.write import Sharding, plan_analysed
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -73,6 +76,9 @@ def main() -> int:
     parser.add_argument("--layers", type=int, help="of each model")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of ranks")
     parser.add_argument(
+        "--mesh", action="append", type=Mesh.parse, help="such as tp=2,pp=2, in place of --sizes"
+    )
+    parser.add_argument(
         "--steps", type=int, default=0, help="tokens to decode, if there is a cache"
     )
     parser.add_argument("--no-run", action="store_true", help="shard, and compare nothing")
@@ -83,51 +89,56 @@ def main() -> int:
     for name, size in given.dim:
         for sizes in SETTINGS:
             sizes[name] = int(size)
-    print(f"{'model':24} tp  difference  seconds             bytes  reduces  gathers")
+    heads = "difference  seconds             bytes  reduces  gathers  sends  stages"
+    print(f"{'model':24} {'mesh':14}  {heads}")
     wrong = 0
     for path in given.files:
         start = time.perf_counter()
         analysis = analyse(load(path))
         seconds = time.perf_counter() - start
-        for size in given.sizes:
-            wrong += not check(path, analysis, size, seconds, given)
+        for mesh in given.mesh or [Mesh(tp=size) for size in given.sizes]:
+            wrong += not check(path, analysis, mesh, seconds, given)
     return 1 if wrong else 0
 
 
 def check(
-    path: Path, analysis: Analysis, size: int, seconds: float, given: argparse.Namespace
+    path: Path, analysis: Analysis, mesh: Mesh, seconds: float, given: argparse.Namespace
 ) -> bool:
-    """Print the line of a model over so many ranks; say whether it is right."""
-    label = f"{path.stem:24} {size:2}"
+    """Print the line of a model on a mesh; say whether it is right."""
+    label = f"{path.stem:24} {mesh!s:14}"
     try:
-        sharding, *times = timed(analysis, size)
-    except NothingToShard as error:
+        sharding, *times = timed(analysis, mesh)
+    except (NothingToShard, MeshError) as error:
         print(f"{label}  {error}")
         return True
     difference = None if given.no_run else compare(path, sharding)
     heaviest = max(part.weight_bytes for part in sharding.parts)
-    share = heaviest * size / analysis.graph.weight_bytes
-    counts = sharding.parts[0].collectives
+    share = heaviest * mesh.tp * mesh.pp / analysis.graph.weight_bytes
+    counts = Counter(sharding.collectives)
     reduces = counts["AllReduce"] / (given.layers or 1)
     shown = "-" if difference is None else f"{difference:.1e}"
     took = " ".join(f"{n:6.2f}" for n in (seconds, *times))
+    stages = predict(sharding).stages
     print(
-        f"{label}  {shown:>10}  {took}  {share:5.2f}  {reduces:7.3g}  {counts['AllGather']:7}",
+        f"{label}  {shown:>10}  {took}  {share:5.2f}  {reduces:7.3g}  {counts['AllGather']:7}  "
+        f"{counts['Send']:5}  {max(stages) * mesh.pp / sum(stages):6.3f}",
         flush=True,
     )
-    for text, count in whole(sharding).most_common():
+    for note in sharding.notes:
+        print(f"{'':28} {note}")
+    for text, count in whole(sharding).most_common() if mesh.tp > 1 else ():
         print(f"{'':28} {count:4} {text}")
     differing = 0
-    if given.steps and sharding.parts[0].states:
+    if given.steps and any(part.states for part in sharding.parts):
         differing = decode(path, sharding, given.steps)
         print(f"{'':28} {differing:4} of {given.steps} tokens differ")
     return (difference is None or difference <= TOLERANCE) and not differing
 
 
-def timed(analysis: Analysis, size: int) -> tuple[Sharding, float, float]:
+def timed(analysis: Analysis, mesh: Mesh) -> tuple[Sharding, float, float]:
     """Return a sharding, and the seconds to choose it and to write its graphs."""
     start = time.perf_counter()
-    sharding = plan_analysed(analysis, Mesh(tp=size))
+    sharding = plan_analysed(analysis, mesh)
     chosen = time.perf_counter()
     assert sharding.parts
     return sharding, chosen - start, time.perf_counter() - chosen

@@ -15,6 +15,13 @@ from rankwise.runtime.launch import command
 MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker have all tests that start MPI: two at once would have too many ranks."""
+    for item in items:
+        if item.get_closest_marker("mpi"):
+            item.add_marker(pytest.mark.xdist_group("mpi"))
+
+
 @pytest.fixture
 def mpirun(tmp_path: Path) -> MpiRun:
     """Start `mpirun(ranks, program, timeout=60)` and return the completed process.

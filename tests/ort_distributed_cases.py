@@ -6,6 +6,7 @@ any shape.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -156,6 +157,13 @@ NUMPY: dict[str, Any] = {
     "ReduceMax": _reduce(np.max),
     "ReduceMean": _reduce(np.mean),
 }
+
+
+def specs(rank: int, axes: int) -> list[str]:
+    """All specs of so many dims on a mesh of so many axes."""
+    tokens = ["R", *(f"S[{m}]" for m in range(axes))]
+    rows = itertools.product(tokens, repeat=rank)
+    return ["".join(row) for row in rows if all(row.count(t) < 2 for t in tokens[1:])]
 
 
 def reshape(

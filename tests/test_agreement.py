@@ -79,3 +79,23 @@ def test_ranks_of_different_programs_compare_nothing() -> None:
             return session.run(None, {"x": np.ones(3, np.float32), "c": np.array(True)})[0]
 
     np.testing.assert_array_equal(local.run(2, on_rank), np.full((2, 3), 2))
+
+
+def test_ranks_of_one_program_agree_though_other_groups_run_another() -> None:
+    body = """
+        y = If (c) <
+            then_branch = t () => (float[n] p) {
+                p = rankwise.AllReduce<groups=[0,1,2,3], group_size=2>(x) },
+            else_branch = e () => (float[n] q) { q = Neg(x) }>
+    """
+    ends = "(float[n] x, bool c) => (float[n] y)"
+    other = model(ends, "y = rankwise.AllReduce<groups=[0,1,2,3], group_size=2>(x)")
+    programs = [model(ends, body)] * 2 + [other] * 2
+
+    def on_rank(comm: Communicator) -> None:
+        source = programs[comm.rank].SerializeToString()
+        with rankwise.InferenceSession(source, comm=comm) as session:
+            session.run(None, {"x": np.ones(3, np.float32), "c": np.array(comm.rank == 1)})
+
+    with pytest.raises(NodeError, match="rank 0 has false; rank 1 has true"):
+        local.run(4, on_rank, timeout=10)

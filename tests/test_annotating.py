@@ -13,6 +13,7 @@ from conftest import MpiRun
 from rankwise import InferenceSession
 from rankwise.collectives import Communicator, local
 from rankwise.models.dialects.annotations import check
+from rankwise.models.errors import MeshError
 from rankwise.models.manifest import Manifest
 from rankwise.models.sharding import shard
 
@@ -43,6 +44,28 @@ def test_annotated_graphs_equal_plain_ones(name: str, ranks: int, tmp_path: Path
     assert_same(alone, wanted)
     for got in run(made, ranks, case.feeds):
         assert_same(got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "mesh", "ranks"),
+    [("mlp", "pp=2", 2), ("mlp", "pp=2,tp=2", 4), ("cnn", "pp=3", 3), ("structure", "pp=2", 2)],
+)
+def test_stages_too(name: str, mesh: str, ranks: int, tmp_path: Path) -> None:
+    case = graphs.CASES[name]
+    onnx.save(case.model, tmp_path / "plain.onnx")
+    manifest = shard(tmp_path / "plain.onnx", tmp_path / "m", mesh, representation="annotated")
+    written = onnx.load(tmp_path / "m" / "model.onnx")
+    stages = {c.pipeline_stage for node in written.graph.node for c in node.device_configurations}
+    assert stages == {entry.stage for entry in manifest.ranks}
+    wanted = onnxruntime.InferenceSession(case.model.SerializeToString()).run(None, case.feeds)
+    for got in run(tmp_path / "m", ranks, case.feeds):
+        assert_same(got, wanted)
+
+
+def test_replicas_are_refused(tmp_path: Path) -> None:
+    onnx.save(graphs.MLP.model, tmp_path / "plain.onnx")
+    with pytest.raises(MeshError, match="tp and pp for annotations"):
+        shard(tmp_path / "plain.onnx", tmp_path / "m", "dp=2", representation="annotated")
 
 
 def test_what_ranks_hold_is_in_the_manifest(tmp_path: Path) -> None:

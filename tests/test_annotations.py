@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from annotated import MESH, annotate, check, grid, model, normal, split, whole
+from annotated import MESH, annotate, check, grid, model, normal, run, split, whole
 from onnx import ModelProto
 
 from rankwise.models.check import Verdict, slim
@@ -205,6 +205,26 @@ def test_graphs(name: str) -> None:
 def _moved(placement: Placement) -> Placement:
     """The same, on the devices 2 and 1."""
     return Placement(placement.cuts, tuple(tuple(2 - d for d in g) for g in placement.devices))
+
+
+def test_both_branches() -> None:
+    text, output, specs, feeds = GRAPHS["branches"]
+    for taken in (True, False):
+        made = model(text, 2)
+        annotate(made, output, specs)
+        check(made, 2, {**feeds, "c": np.array(taken)})
+
+
+def test_one_device_draws_for_all(tmp_path: Path) -> None:
+    text = "g (float[6] x) => (float[6] y) { r = Relu (x) d = RandomNormalLike (r) y = Neg (d) }"
+    made = model(text, 3)
+    annotate(made, "r", {"x": split(0, 0, 1, 2)})
+    first, *others = run(made, 3, {"x": normal(6)})
+    assert all(np.array_equal(first[0], other[0]) for other in others)
+    # Within a process onnxruntime draws the same everywhere, so the graphs are looked at too.
+    paths = [lower_rank(made.SerializeToString(), rank, 3, tmp_path) for rank in range(3)]
+    drawing = [{node.op_type for node in onnx.load(path).graph.node} for path in paths]
+    assert ["RandomNormalLike" in ops for ops in drawing] == [True, False, False]
 
 
 def test_models_given_by_path_read_weights_of_other_files(tmp_path: Path) -> None:

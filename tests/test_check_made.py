@@ -11,6 +11,9 @@ from rankwise.collectives.table import TABLE
 from rankwise.models.sharding import shard
 from rankwise.runtime.cli import main
 
+SHARED = {"one_shot", "two_shot"}
+"""Algorithms that read the memory of other ranks, which Send and Recv cannot say."""
+
 
 @pytest.mark.parametrize("name", control_graphs.CASES)
 def test_the_parts_of_a_model_with_bodies_fit(
@@ -22,17 +25,15 @@ def test_the_parts_of_a_model_with_bodies_fit(
     assert "of 3 ranks fit" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-@pytest.mark.parametrize("algorithm", TABLE["allreduce"])
+@pytest.mark.parametrize("algorithm", sorted(TABLE["allreduce"].keys() - SHARED))
 def test_a_schedule_as_a_function_fits(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], algorithm: str, ranks: int
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], algorithm: str
 ) -> None:
-    ends = "(float[6] x) => (float[6] y)"
+    ranks, ends = 3, "(float[6] x) => (float[6] y)"
     onnx.save(model("y = R.AllReduce(x)", ends), tmp_path / "model.onnx")
     lowered = str(tmp_path / "lowered")
     arguments = ["lower", str(tmp_path / "model.onnx"), "-o", lowered, "-n", str(ranks)]
-    if main([*arguments, "--collective", f"AllReduce={algorithm}"]) != 0:
-        pytest.skip(capsys.readouterr().err)
+    assert main([*arguments, "--collective", f"AllReduce={algorithm}"]) == 0
     capsys.readouterr()
     assert main(["check", lowered]) == 0, capsys.readouterr().out
     assert f"of {ranks} ranks fit" in capsys.readouterr().out

@@ -205,6 +205,19 @@ BAD = {
         "shard model.onnx -o d --mesh tp=2 --memory 99B",
         "expected weights of at most 99 bytes on each rank, but on 2 ranks the heaviest holds",
     ),
+    "auto without ranks": ("shard model.onnx -o d --mesh auto", "give --ranks"),
+    "another number of ranks": (
+        "shard model.onnx -o d --mesh tp=3 -n 4",
+        "of 4 ranks, got tp=3, of 3; tp=4, pp=2,tp=2",
+    ),
+    "a stage without nodes": (
+        "shard model.onnx -o d --mesh pp=9",
+        "expected at most 4 stages, got 9",
+    ),
+    "a batch of no input": (
+        "shard model.onnx -o d --mesh dp=2 --batch-dim 7",
+        "--batch-dim 7: 'x' has dims 0 to 1",
+    ),
     "no cluster file": ("inspect model.onnx --cluster model.onnx", "is no cluster file"),
     "no hints": ("inspect model.onnx --hints no.yaml", "no such file or directory: no.yaml"),
     "hints that match nothing": (

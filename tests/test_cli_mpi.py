@@ -61,6 +61,22 @@ def test_a_sharded_run_equals_one_process(mpirun: MpiRun, place: Path, ranks: in
     assert done.stderr.strip() == ""
 
 
+@pytest.mark.parametrize(("ranks", "mesh"), [(4, "pp=2,dp=2"), (3, "pp=3"), (4, "auto")])
+def test_a_run_on_a_mesh_equals_one_process(
+    mpirun: MpiRun, place: Path, ranks: int, mesh: str
+) -> None:
+    arguments = (
+        f"run model.onnx --mesh {mesh} --memory 1MB --inputs in.npz --compare --report r.json"
+    )
+    done = mpirun(ranks, [*RANKWISE, *arguments.split()])
+    assert done.returncode == 0, done.stderr
+    report = json.loads(Path("r.json").read_text())
+    assert report["mesh"] == mesh or mesh == "auto"
+    assert report["compare"]["max_abs_diff"] < 1e-4
+    assert done.stdout.count("compare  equal") == 1
+    assert done.stderr.strip() == ""
+
+
 def test_hints_hold_for_ranks_that_cut_as_they_load(mpirun: MpiRun, place: Path) -> None:
     Path("hints.yaml").write_text("w1: {dim: 0}\n")
     shard("model.onnx", "wanted", "tp=3", hints={"w1": {"dim": 0}})
@@ -129,6 +145,8 @@ BAD = {
     "wrong shape": (2, "run model.onnx --inputs wide.npz", 2, "[b, 16], got [5, 17]"),
     "no npz": (2, "run model.onnx --inputs text.npz", 2, "text.npz is no npz"),
     "other mesh": (3, "run model.onnx --mesh tp=2", 2, "of 2 ranks, but there are 3"),
+    "memory in words": (2, "run model.onnx --memory much", 2, "such as 512MB or 2GiB, got 'much'"),
+    "no such batch": (2, "run model.onnx --mesh dp=2 --batch-dim q=0", 2, "with inputs among x"),
     "other ranks": (3, "run d", 2, "d is sharded for 2 ranks, but there are 3"),
     "other -n": (2, "run d -n 3", 2, "mpirun has started 2 ranks, but -n is 3"),
     "nothing to shard": (2, "run soft.onnx", 1, "nothing in this graph can be sharded"),

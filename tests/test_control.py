@@ -188,7 +188,7 @@ def test_what_a_body_sends_is_not_overwritten_after_it(monkeypatch: pytest.Monke
     send, complete, waiting = Outbox.send, Outbox.complete, dict[Outbox, list[Any]]()
 
     def late(self: Outbox, comm: Communicator, array: Array, dest: int, tag: int) -> None:
-        self._held[id(array)] = array
+        self._held[id(array)] += 1
         waiting.setdefault(self, []).append((comm, array, dest, tag))
 
     def complete_late(self: Outbox) -> None:

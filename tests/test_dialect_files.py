@@ -15,6 +15,7 @@ from sessions import Array, operand, run
 
 import rankwise
 from rankwise.collectives import Communicator, local
+from rankwise.runtime.cli import main
 
 POLYGRAPHY = Path(__file__).parent / "data" / "polygraphy"
 """Two models, and what `polygraphy multi-device shard --one-shot` (0.53.6) makes of them: of
@@ -60,6 +61,26 @@ def test_files_of_polygraphy_for_another_number_of_ranks_are_refused() -> None:
     made = onnx.load(POLYGRAPHY / "attention_cp.onnx")
     with pytest.raises(ValueError, match=r"rank 2 is in none of the groups \[0, 1\]"):
         run(3, made)
+
+
+def test_what_polygraphy_writes_is_lowered_and_not_sharded_once_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, parts = str(POLYGRAPHY / "attention_cp.onnx"), str(tmp_path / "parts")
+    lower = ["lower", source, "-o", parts, "--collective", "AllGather=ring", "-n", "2"]
+    assert main(lower) == 0
+    x = operand(0, 5, 4)
+
+    def on_rank(comm: Communicator) -> Any:
+        with rankwise.InferenceSession(parts, comm=comm, functions="literal") as session:
+            return session.run(None, {"x": x})[0]
+
+    for y in local.run(2, on_rank):
+        np.testing.assert_allclose(y, whole("attention.onnx", x), rtol=1e-4, atol=1e-5)
+    assert main(["shard", source, "-o", str(tmp_path / "again"), "--mesh", "tp=2"]) == 2
+    error = capsys.readouterr().err
+    assert "expected a graph of one process, but DistCollective 'shard_1' communicates" in error
+    assert not (tmp_path / "again").exists()
 
 
 # What follows is onnxruntime/test/python/onnxruntime_test_collective.py, with a session of ours.

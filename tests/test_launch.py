@@ -16,9 +16,12 @@ from rankwise.runtime.launch import LaunchError, command, without_noise
 
 MpiRun = Callable[..., CompletedProcess[str]]
 
-LAUNCH = (
-    "import sys; from rankwise.runtime.launch import launch; sys.exit(launch({}, sys.argv[1:]))"
-)
+LAUNCH = """
+import sys
+from rankwise.runtime.guard import alone
+from rankwise.runtime.launch import launch
+sys.exit(alone(lambda: launch({}, sys.argv[1:])))
+"""
 # MPICH's mpiexec drops what it has not read yet when a rank aborts (1 run in 60), so that guard.py
 # holds the word before it aborts: this program does the same.
 ABORT = """
@@ -175,16 +178,27 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.mpi
 @pytest.mark.timeout(60)
-def test_scratch_files_go_though_ranks_are_ended(tmp_path: Path) -> None:
+def test_scratch_files_go_though_ranks_are_ended() -> None:
     program = (
         "import tempfile, time; from rankwise.runtime.environment import scratch_folder;"
         "print(tempfile.mkdtemp(dir=scratch_folder()), flush=True); time.sleep(50)"
     )
-    argv = [sys.executable, "-c", LAUNCH.format(3), sys.executable, "-c", program]
-    process = Popen(argv, stdout=PIPE, stderr=PIPE, text=True)
+    process = launched(3, "-c", program)
     assert process.stdout is not None
     made = [Path(process.stdout.readline().strip()) for _ in range(3)]
     assert all(path.is_dir() for path in made)
     process.send_signal(signal.SIGINT)
     assert ended(process)[0] == 130
     assert not any(path.parent.exists() for path in made)
+
+
+@pytest.mark.mpi
+@pytest.mark.timeout(60)
+def test_ranks_end_where_nobody_reads_on() -> None:
+    program = "from mpi4py import MPI\nwhile True: print('a line', flush=True)"
+    process = launched(2, "-c", program)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("a line")
+    process.stdout.close()
+    process.stdout = None
+    assert ended(process)[0] == 0

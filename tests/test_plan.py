@@ -234,6 +234,16 @@ def test_parallel_for_is_an_instruction_though_nothing_in_it_communicates() -> N
             "ParallelFor 'y': expected 1 inputs of its body, got 2",
         ),
         (
+            "y, z = Scan <num_scan_inputs = 1, body = b (float v, float e) => (float w, float u) {"
+            " w = Identity(v) u = rankwise.AllReduce(e) }> (, x, x)",
+            "Scan 'y' goes through a batch, as before opset 9",
+        ),
+        (
+            'y = rankwise.ParallelFor(c) <returns = "all", body = b (int64 i) => (float p) {'
+            " p = Cast<to=1>(i) }>",
+            "expected returns of first, concat, got 'all'",
+        ),
+        (
             "y, z = Loop (, c, x) <body = b (int64 i, bool go, float[n] v) => (bool go, p)"
             " { p = rankwise.AllReduce(v) }>",
             "Loop 'y': expected 3 outputs of its body, got 2",

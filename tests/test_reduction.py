@@ -36,7 +36,7 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("op", EXPECTED, ids=str)
+@pytest.mark.parametrize("op", EXPECTED, ids=lambda op: getattr(op, "__name__", op))
 def test_it_is_what_numpy_makes_of_all_operands(op: Op) -> None:
     for result in local.run(3, lambda comm: comm.allreduce(OPERANDS[comm.rank], op)):
         assert result.dtype == OPERANDS.dtype

@@ -93,8 +93,6 @@ def test_a_mesh_that_cannot_be_is_left_out() -> None:
     assert [row.mesh for row in found.meshes] == ["one rank", "tp=3", "tp=4", "tp=8"]
     with pytest.raises(MeshError, match="give it more memory or more ranks"):
         describe(tower(LAYERS).SerializeToString(), Mesh(tp=2), Terms(memory=half))
-    with pytest.raises(MeshError, match="tp alone"):
-        describe(tower(LAYERS).SerializeToString(), Mesh(tp=2, pp=2))
 
 
 def test_a_preview_tells_bytes_work_and_communication_of_each_rank() -> None:

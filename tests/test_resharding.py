@@ -29,6 +29,12 @@ def layouts(shape: str, elements: str, axes: int) -> list[Placement]:
 
 
 GRID = layouts("[2,2]", "[0,1,2,3]", 2)
+BOTH = [
+    Placement((cut(dim, 4),), tuple((device,) for device in order))
+    for dim in range(3)
+    for order in ((0, 1, 2, 3), (0, 2, 1, 3))
+]
+"""a dim that is cut along both axes of the grid, either of them first"""
 ODD = [
     *layouts("[4]", "[0,1,0,1]", 1),
     *layouts("[2]", "[3,1]", 1),
@@ -53,6 +59,8 @@ def carried_out(found: Route, given: dict[int, np.ndarray]) -> dict[int, np.ndar
         if isinstance(tree, Join):
             joined = np.concatenate([build(part) for part in tree.parts], axis=tree.dim)
             return joined if tree.order is None else np.take(joined, tree.order, axis=tree.dim)
+        if tree.elements == 0:  # of which a device may have held nothing
+            return np.empty([len(row) for row in tree.box], np.float32)
         have = found.before[tree.sender]
         assert all(np.isin(want, row).all() for want, row in zip(tree.box, have, strict=True))
         index = [np.searchsorted(row, want) for want, row in zip(tree.box, have, strict=True)]
@@ -67,7 +75,7 @@ def test_every_pair_of_layouts_on_a_grid_equals_slicing_and_moves_the_least(
 ) -> None:
     whole = numbers(sizes)
     assert len(GRID) == 13
-    for before, after in itertools.product(GRID, repeat=2):
+    for before, after in itertools.product([*GRID, *BOTH], repeat=2):
         found = route(sizes, before, after)
         made = carried_out(found, parts(before, whole))
         for device, wanted in parts(after, whole).items():
@@ -92,6 +100,11 @@ def test_more_shards_than_elements_leave_some_devices_nothing() -> None:
     found = route((2, 3), Placement.everywhere([0]), thin)
     assert [len(box[0]) for box in found.after.values()] == [1, 1, 0, 0]
     assert found.moved == found.least == 3
+
+
+def test_holders_take_turns() -> None:
+    found = route((4, 6), Placement.everywhere([0, 1]), Placement.everywhere(range(4)))
+    assert [(move.sender, move.receiver) for move in found.moves] == [(0, 2), (1, 3)]
 
 
 def test_what_is_one_collective_is_found() -> None:
@@ -155,10 +168,17 @@ def check(
 
 @pytest.mark.parametrize("sizes", [EVEN, UNEVEN])
 def test_a_sample_runs_on_ranks(sizes: tuple[int, ...]) -> None:
-    every = list(itertools.product([*GRID, *(ODD if sizes == EVEN else [])], repeat=2))
-    chosen = np.random.default_rng(7).permutation(len(every))[:24]
+    every = list(itertools.product([*GRID, *BOTH, *(ODD if sizes == EVEN else [])], repeat=2))
+    chosen = np.random.default_rng(7).permutation(len(every))[:12]
     pairs = [every[k] for k in chosen]
     check(run(4, sizes, pairs, numbers(sizes)), pairs, numbers(sizes))
+
+
+def test_devices_that_get_nothing_get_empty_arrays() -> None:
+    thin = Placement((cut(0, 4),), ((0,), (1,), (2,), (3,)))
+    wide = Placement((cut(1, 4),), ((0,), (1,), (2,), (3,)))
+    pairs = [(wide, thin), (Placement.everywhere([0]), thin), (thin, wide)]
+    check(run(4, (3, 6), pairs, numbers((3, 6))), pairs, numbers((3, 6)))
 
 
 def test_sizes_that_are_not_known_are_gathered_and_cut_on_ranks() -> None:

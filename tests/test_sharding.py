@@ -11,7 +11,7 @@ import pytest
 import ranks
 from lockstep import assert_all_same, written
 
-from rankwise.models.errors import MeshError, NothingToShard
+from rankwise.models.errors import NothingToShard
 from rankwise.models.graph import load
 from rankwise.models.mesh import Mesh
 from rankwise.models.sharding import plan
@@ -139,8 +139,3 @@ def test_a_graph_of_operators_that_run_whole_is_refused_and_they_are_named() -> 
     )
     with pytest.raises(NothingToShard, match=r"NonZero \(the size of its output depends on data"):
         plan(load(model), Mesh(tp=2))
-
-
-def test_other_axes_than_tp_are_refused() -> None:
-    with pytest.raises(MeshError, match="tp alone"):
-        plan(load(graphs.MLP.model), Mesh(tp=2, pp=2))

@@ -8,45 +8,57 @@ partial until they meet others, is lost as well.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnx import DeviceConfigurationProto, ModelProto, NodeProto
 
 from ..graph import MAX_IR, Graph
+from ..nodes import subgraphs
 from ..placing.placement import Cut, Factor, Placement
 from ..sharding.analysis import Analysis
 from ..sharding.axes import leaves
 from ..sharding.layout import Layout, is_opaque
-from ..sharding.partition import Part
+from ..sharding.part import Part
 from ..sharding.site import Site, Tensor
+from ..sharding.stages import Stages
 from .annotation_specs import write_spec
 from .annotations import IR_VERSION, lowered
 
-NAME = "tp"
+NAME = "ranks"
 """of the configuration"""
 
 
-def annotated(analysis: Analysis, layout: Layout) -> list[NodeProto]:
-    """Return the nodes of a graph, each with the placements of its tensors."""
-    return [_annotated(site, layout) for site in analysis.sites]
+def annotated(analysis: Analysis, layout: Layout, stages: Stages) -> list[NodeProto]:
+    """Return the nodes of a graph, each with the placements of its tensors and its stage."""
+    pairs = zip(analysis.outermost, stages.of, strict=True)
+    return [_annotated(site, layout, stage, stages.count) for site, stage in pairs]
 
 
-def _annotated(site: Site, layout: Layout) -> NodeProto:
+def _annotated(site: Site, layout: Layout, stage: int | None, count: int) -> NodeProto:
+    if stage is None or any(subgraphs(site.node)):
+        return site.node
+    devices = range(stage * layout.size, (stage + 1) * layout.size)
     tensors = {t.name: t for t in (*site.inputs, *site.outputs) if t is not None}
-    placements = {name: placement(tensor, layout) for name, tensor in tensors.items()}
-    specs = [
-        write_spec(name, placed)
-        for name, placed in placements.items()
-        if placed is not None and name in (*site.node.input, *site.node.output)
-    ]
-    if not specs or is_opaque(site, layout):
+    placements = {
+        name: placed
+        for name, tensor in tensors.items()
+        if (placed := placement(tensor, layout, devices)) and not is_opaque(site, layout)
+    }
+    if not placements and count > 1:
+        placements = {next(filter(None, site.node.output)): Placement.everywhere(devices)}
+    if not placements:
         return site.node
     node = NodeProto()
     node.CopyFrom(site.node)
-    node.device_configurations.add(configuration_id=NAME).sharding_spec.extend(specs)
+    entry = node.device_configurations.add(configuration_id=NAME)
+    entry.sharding_spec.extend(write_spec(name, placed) for name, placed in placements.items())
+    if count > 1:
+        entry.pipeline_stage = stage
     return node
 
 
-def placement(tensor: Tensor, layout: Layout) -> Placement | None:
-    """Return how a tensor lies; None for one that is whole, or cut as no spec can say."""
+def placement(tensor: Tensor, layout: Layout, devices: Sequence[int]) -> Placement | None:
+    """Return how a tensor lies on devices; None if it is whole, or cut as no spec can say."""
     cuts = list[Cut]()
     for dim, axis in enumerate(tensor.axes):
         if axis is None or not layout.holds(axis):
@@ -70,7 +82,7 @@ def placement(tensor: Tensor, layout: Layout) -> Placement | None:
     has_one_size = all(sum(f.size is None for f in each.factors) < 2 for each in cuts)
     if not is_one or not has_one_size:
         return None
-    return Placement(tuple(cuts), tuple((device,) for device in range(layout.size)))
+    return Placement(tuple(cuts), tuple((device,) for device in devices))
 
 
 def configure(model: ModelProto, size: int) -> None:

@@ -20,7 +20,7 @@ from ..placing.file import write
 from ..placing.lower import Intent, lower
 from ..placing.placement import Placement
 from ..sharding.analysis import Measured, measure
-from ..sharding.partition import Part
+from ..sharding.part import Part
 from .annotation_specs import read_spec
 
 IR_VERSION = 11
@@ -41,7 +41,7 @@ def find_configuration(model: ModelProto, size: int) -> DeviceConfigurationProto
         known = ", ".join(f"{e.name!r} of {e.num_devices}" for e in model.configuration)
         raise MeshError(
             f"expected as many ranks as a configuration of the model has devices, got {size}; "
-            f"it has {known or 'none'}"
+            f"it has {known or 'none'}; start as many, or name a mesh to shard it all the same"
         )
     return found
 

@@ -124,7 +124,12 @@ class _Lowering:
         measured = self._sizes.of_whole(node, OPERATORS[node.op_type], given, wanted)
         plain = self._plain(node, measured)
         graph = replace(self._sizes.graph, nodes=(plain,), inputs=(), outputs=())
-        site = tie(graph, measured).sites[0]
+        site = tie(graph, measured).outermost[0]
+        made = site.output()
+        if made.has_shape and made.rank != wanted.rank:
+            raise PlacementError(
+                f"expected a spec of {made.rank} dims for {made.name!r}, got {wanted.rank}"
+            )
         self._sizes.note(wanted, measured)
         self._compute(site, given, wanted)
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from onnx import ModelProto
 
+from ..dialects.translation import translated
 from ..errors import ModelError
 from ..files import check_output, models_of, write_changed, write_ranks
-from ..graph import mesh_of, read
+from ..graph import mesh_of
 from ..groups import members
 from ..manifest import Manifest
 from ..nodes import every_node
@@ -28,7 +29,7 @@ def lower_files(
     for all ranks, and with `ranks` becomes a directory of as many. Raises ModelError.
     """
     source, output = Path(source), Path(output)
-    models = models_of(source)
+    models = {path: translated(model, ranks) for path, model in models_of(source).items()}
     found = _chosen_nodes(models, chosen)
     if source.is_dir():
         size = Manifest.read(source).world_size
@@ -45,7 +46,7 @@ def lower_files(
         check_output(source, output)
         write_changed({source: lower(models[source], chosen, None)}, source, output)
     else:
-        model = read(source)[0]
+        (model,) = models.values()
         parts = [lower(model, chosen, _place(model, rank, ranks)) for rank in range(ranks)]
         write_ranks(parts, source, output, mesh_of(model))
     return found

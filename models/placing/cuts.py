@@ -45,7 +45,7 @@ class Cuts:
         """Return what a device has; ranks are counted within what is summed over."""
         own = {axis: part[device] for axis, part in self.parts.items()}
         count = math.prod(own[axis].total for axis in self.summed)
-        return NodeLayout(frozenset(own), count, own)
+        return NodeLayout(frozenset(own), count, parts=own)
 
     def rank(self, device: int) -> int:
         """Return the number of a device among those whose parts are combined."""

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from ..graph import MAX_IR, Graph
 from ..opset import DOMAIN, VERSION
-from ..sharding.partition import Part
+from ..sharding.part import Part
 from ..weights import WeightFile
 
 

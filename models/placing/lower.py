@@ -18,7 +18,7 @@ from ..errors import PlacementError
 from ..graph import Graph
 from ..nodes import draws, label, references, subgraphs
 from ..sharding.analysis import Measured, tie
-from ..sharding.partition import Held, Part
+from ..sharding.part import Held, Part
 from ..sharding.site import Site, Tensor
 from .choosing import Wish, choose
 from .cuts import Cuts, shape_of

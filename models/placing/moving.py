@@ -110,13 +110,12 @@ def _join(out: RankGraph, name: str, tree: Tree, found: Route, data_type: int) -
         if tree.order is None:
             return joined
         return _ordered(out, joined, tree.dim, tree.order, found.shape)
-    have = found.before.get(out.rank)
-    if tree.sender == out.rank and have is not None:
-        return _select(out, name, have, tree.box, found.shape)
     shape = tuple(None if found.shape[k] is None else len(row) for k, row in enumerate(tree.box))
-    if tree.sender == out.rank:  # nothing is wanted of it
+    if tree.elements == 0 and None not in shape:
         dtype = helper.tensor_dtype_to_np_dtype(data_type)
         return out.constant(np.empty([size or 0 for size in shape], dtype))
+    if tree.sender == out.rank:
+        return _select(out, name, found.before[out.rank], tree.box, found.shape)
     return _receive(out, tree, shape, data_type)
 
 

@@ -19,7 +19,7 @@ from .instructions import (
     Scan,
     outline,
 )
-from .planner import build_plan, check_whole, communicates, sealed
+from .planner import build_plan, check_whole, communicates, communicates_within, sealed
 
 __all__ = [
     "Branch",
@@ -34,6 +34,7 @@ __all__ = [
     "build_plan",
     "check_whole",
     "communicates",
+    "communicates_within",
     "outline",
     "sealed",
 ]

@@ -202,10 +202,14 @@ class Plan:
         return replace(self, model=ModelProto(), instructions=steps)
 
     def reaching(self, inputs: Collection[str], outputs: Collection[str]) -> tuple[int, ...]:
-        """Return the numbers of the instructions that it takes to make `outputs` of `inputs`."""
+        """Return the numbers of the instructions that it takes to make `outputs` of `inputs`.
+
+        Messages between two ranks are kept always: neither can know what the other needs.
+        """
         needed, kept = set(outputs).difference(inputs), list[int]()
         for k, step in reversed(list(enumerate(self.instructions))):
-            if not needed.isdisjoint(step.outputs):
+            is_message = isinstance(step, Communicate) and step.op in ("Send", "Recv")
+            if is_message or not needed.isdisjoint(step.outputs):
                 kept.append(k)
                 needed |= set(step.inputs).difference(inputs)
         return tuple(reversed(kept))

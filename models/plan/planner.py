@@ -36,15 +36,16 @@ BORDER = -1
 def communicates(model: ModelProto) -> bool:
     """Say whether a model holds communication nodes, in bodies and functions too."""
     bodies: list[Iterable[NodeProto]] = [model.graph.node, *(f.node for f in model.functions)]
-    return any(_is_or_holds_ours(node) for nodes in bodies for node in nodes)
+    return any(communicates_within(node) for nodes in bodies for node in nodes)
 
 
-def _is_or_holds_ours(node: NodeProto) -> bool:
+def communicates_within(node: NodeProto) -> bool:
+    """Say whether a node communicates, or one in its bodies does; Rank and Size count too."""
     return is_ours(node) or is_foreign(node) or _holds_ours(node)
 
 
 def _holds_ours(node: NodeProto) -> bool:
-    return any(_is_or_holds_ours(inner) for body in subgraphs(node) for inner in body.node)
+    return any(communicates_within(inner) for body in subgraphs(node) for inner in body.node)
 
 
 def build_plan(model: ModelProto) -> Plan:
@@ -86,7 +87,7 @@ def _prepared(model: ModelProto) -> ModelProto:
 
 
 def _communicates_inside(function: FunctionProto) -> bool:
-    return any(map(_is_or_holds_ours, function.node))
+    return any(map(communicates_within, function.node))
 
 
 class _Planner:
@@ -108,7 +109,7 @@ class _Planner:
         self.captured = self._captured(outside)
         self.outside = self.known | set(self.captured)
         order = stable_order(self.nodes)
-        self.steps = {k: self._step(k) for k in order if _is_or_holds_ours(self.nodes[k])}
+        self.steps = {k: self._step(k) for k in order if communicates_within(self.nodes[k])}
         self.effects = [k for k, step in self.steps.items() if is_effect(step)]
         self.needed = self._needed()
         self.order = [k for k in order if k in self.needed]

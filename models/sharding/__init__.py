@@ -21,7 +21,18 @@ scopes      where a rank's graph holds its tensors: outside, or in a body
 declared    what is told of their sizes
 local_site  a node while it is written for one rank
 partials    sums that are reduced once they have met
+part        what one rank runs, and holds
 partition   the graph of one rank
+line        a row of things cut into runs, exactly
+stages      which nodes run on which stage of a pipeline
+flow        what becomes of tensors where a replica has some rows
+batch       the dims that replicas split
+rows        a replica's rows, as nodes
+placement   the graph of one rank of a mesh
+draft       that graph while nodes are added
+stand_in    sizes of a state, asked of one that is nearer
+plan        the choices for a graph and a mesh, and the best mesh
+prediction  what a sharding is predicted to take
 write       files and manifest
 prices      what became of each candidate and each operator, and why
 report      what a person reads of a model and of a choice

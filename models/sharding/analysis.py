@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
@@ -67,6 +67,8 @@ class Analysis:
     outermost: tuple[Site, ...]
     """those of the graph itself, in its order"""
     measured: Measured
+    nested: Mapping[Axis, Axis] = field(default_factory=dict)
+    """atoms that are to be cut within the elements of another: queries within their group"""
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -185,6 +187,12 @@ def measure(graph: Graph) -> Measured:
     if not _runs(second, first):
         second = infer(graph, reverse)
     return Measured(first, second, infer(graph, _usual(graph, names)))
+
+
+def first_sizes(graph: Graph) -> dict[str, int]:
+    """Return the sizes of the symbolic dims in the first setting."""
+    sizes = {name: LARGE[k % len(LARGE)] for k, name in enumerate(symbols(graph))}
+    return sizes | {OPEN: UNKNOWN[0]}
 
 
 def _runs(small: Shapes, large: Shapes) -> bool:

@@ -13,14 +13,14 @@ from .hints import Hint
 from .search import Terms
 
 KEY = "rankwise.terms"
-"""Metadata of a model: hints and the memory of a rank."""
+"""Metadata of a model: hints, the memory of a rank, the batch."""
 
 
 def to_metadata(terms: Terms) -> dict[str, str]:
-    """Return the metadata that keeps hints and memory; none where nothing is asked."""
-    if not terms.hints and terms.memory is None:
-        return {}
-    return {KEY: json.dumps({"hints": terms.hints, "memory": terms.memory})}
+    """Return the metadata that keeps what is asked; none where nothing is."""
+    asked = {"hints": terms.hints, "memory": terms.memory, "batch_dim": terms.batch_dim}
+    given = {name: value for name, value in asked.items() if value not in ((), None)}
+    return {KEY: json.dumps(given)} if given else {}
 
 
 def from_metadata(metadata: Mapping[str, str]) -> Terms:
@@ -28,7 +28,9 @@ def from_metadata(metadata: Mapping[str, str]) -> Terms:
     try:
         found = json.loads(metadata.get(KEY, "{}"))
         hints = tuple(Hint(str(pattern), dim) for pattern, dim in found.get("hints", ()))
-        return Terms(memory=found.get("memory"), hints=hints)
+        memory = found.get("memory")
+        memory = tuple(memory) if isinstance(memory, list) else memory
+        return Terms(memory=memory, hints=hints, batch_dim=found.get("batch_dim"))
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(
             f"the metadata {KEY} of the model cannot be read: {error}; shard it again"

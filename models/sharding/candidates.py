@@ -62,7 +62,7 @@ def candidates(
     every = {id(site): work(analysis, site) for site in analysis.sites}
     found = []
     for atom, tensors, sites in shardable(analysis, size):
-        layout = Layout(frozenset([atom]), size)
+        layout = Layout.along([atom], size, analysis.nested)
         weights = [t for t in tensors if _is_parameter(analysis, t, layout)]
         saved = sum(_saved(analysis, tensor, layout) for tensor in weights)
         if saved > 0 or atom in asked:
@@ -90,10 +90,16 @@ def shardable(
     """Yield the atoms that can be cut into `size` parts, the tensors and the sites they are in."""
     everything = analysis.tensors.values()
     banned = {atom for tensor in everything for atom in repeated(tensor) | mixed(tensor)}
-    for atom, (tensors, sites) in _places(analysis).items():
-        if atom in banned or not atom.size.is_static or atom.size.first < size:
+    places, nested = _places(analysis), analysis.nested
+    for atom, (tensors, sites) in places.items():
+        outer = nested.get(atom)
+        parts = size if outer is None else size // outer.size.first
+        if {atom, outer} & banned or not atom.size.is_static or atom.size.first < parts:
             continue
-        if _can_move(analysis, sites, tensors, Layout(frozenset([atom]), size)):
+        if outer is not None:
+            tensors = list({t.name: t for t in (*tensors, *places[outer][0])}.values())
+            sites = list({id(site): site for site in (*sites, *places[outer][1])}.values())
+        if _can_move(analysis, sites, tensors, Layout.along([atom], size, nested)):
             yield atom, tensors, sites
 
 
@@ -185,7 +191,8 @@ def _transfers(
 
 def conflicts(analysis: Analysis, found: Sequence[Axis]) -> list[set[int]]:
     """Return for each atom the numbers of those that may not be sharded beside it."""
-    number = {atom: k for k, atom in enumerate(found)}
+    number = {analysis.nested[a]: k for k, a in enumerate(found) if a in analysis.nested}
+    number |= {atom: k for k, atom in enumerate(found)}
     edges: list[set[int]] = [set() for _ in found]
     for site in analysis.sites:
         # Of a node that runs whole whatever is cut, only tensors that have two atoms matter.

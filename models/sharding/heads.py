@@ -2,18 +2,21 @@
 
 The fewer heads of keys are repeated, from [b, groups, s, d] over [b, groups, each, s, d] to
 [b, groups * each, s, d]. This ties the heads of the queries to groups, and ranks take whole
-groups, or a part of each. Where the ranks are more than either, they take queries one by one: keys
-and values are then computed whole, and cut once they are repeated.
+groups, or a part of each. Where the ranks are more than either, there are two other ways. If each
+group can be that of as many ranks, these share its queries, and have the same keys and values.
+Else they take queries one by one: keys and values are then computed whole, and cut once they are
+repeated.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ..errors import HintError, MeshError
 from .analysis import Analysis, tie
-from .axes import Axis, find, leaves
+from .axes import Axis, find, leaves, pieces
 from .hints import whole_nodes
 from .search import SLACK, Choice, Terms, choose
 from .site import Site
@@ -37,6 +40,8 @@ def choose_by_head(
     variants = [analysis]
     if groups := small_groups(analysis, size):
         variants.append(tie(analysis.graph, analysis.measured, groups | whole))
+    if nested := nested_groups(analysis, size):
+        variants.append(replace(analysis, nested=nested))
     choices, errors = list[tuple[Analysis, Choice]](), list[HintError | MeshError]()
     for variant in variants:
         try:
@@ -45,16 +50,40 @@ def choose_by_head(
             errors.append(error)
     if not choices:
         raise errors[0]
-    if len(choices) == 2 and not _is_better(choices[1][1], choices[0][1], terms):
-        choices.pop()
-    return choices[-1]
+    best = choices[0]
+    for other in choices[1:]:
+        best = other if _is_better(other[1], best[1], terms) else best
+    return best
 
 
 def _is_better(single: Choice, grouped: Choice, terms: Terms) -> bool:
-    """Say whether to take heads one by one, though a rank may hold more then."""
+    """Say whether to take heads otherwise than by group, though a rank may hold more then."""
     even = 1 / single.layout.size
     is_small = terms.memory is not None or single.heaviest <= max(even + MOST, grouped.heaviest)
     return bool(single.chosen) and is_small and single.seconds < grouped.seconds
+
+
+def nested_groups(analysis: Analysis, size: int) -> dict[Axis, Axis]:
+    """Return the queries of a group by their groups, where each group is several ranks'.
+
+    Weights show them: of [groups * each * width] the first two, if there are fewer groups than
+    ranks, as many for each, and queries enough.
+    """
+    found = dict[Axis, Axis]()
+    for tensor in analysis.tensors.values():
+        for axis in tensor.axes if tensor.is_weight else ():
+            for piece in pieces(axis) if axis is not None else ():
+                groups, each, *width = [*map(find, leaves(piece)), None, None][:3]
+                if groups and each and any(width) and _nests(groups, each, size):
+                    found.setdefault(each, groups)
+    return found
+
+
+def _nests(groups: Axis, each: Axis, size: int) -> bool:
+    if not (groups.kind == each.kind == "atom" and groups.size.is_static and each.size.is_static):
+        return False
+    count = groups.size.first
+    return count < size and size % count == 0 and each.size.first >= size // count
 
 
 def small_groups(analysis: Analysis, size: int) -> dict[str, str]:

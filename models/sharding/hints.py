@@ -149,7 +149,7 @@ def _obstacle(
     """Say why a tensor cannot be cut along an atom, None if it can."""
     if atom not in possible:
         return obstacle(analysis, atom, size)
-    site = _needing(analysis, tensor, Layout(frozenset([atom]), size))
+    site = _needing(analysis, tensor, Layout.along([atom], size, analysis.nested))
     if site is None:
         return None
     reason = f", since {site.obstacle}" if site.obstacle else ""

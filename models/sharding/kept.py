@@ -37,13 +37,13 @@ def kept(
     for output, fed in analysis.states.items():
         state = State(output, fed, local.get(output, ""), local.get(fed, ""))
         tensors = analysis.tensors[output], analysis.tensors[fed]
-        if "" in state or not _are_alike(*tensors, layout):
+        if "" in state or not are_alike(*tensors, layout):
             continue
         if readers[fed] <= ancestors(reads, producer, state.local_input):
             yield state
 
 
-def _are_alike(a: Tensor, b: Tensor, layout: Layout) -> bool:
+def are_alike(a: Tensor, b: Tensor, layout: Layout) -> bool:
     """Say whether every rank holds the same indices of two tensors."""
     return a.rank == b.rank and all(
         _same(layout.indices(x, rank), layout.indices(y, rank))

@@ -7,8 +7,8 @@ indices: three heads of a packed, interleaved dim are as ordinary as a slab.
 
 from __future__ import annotations
 
-from collections.abc import Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -24,9 +24,19 @@ class Layout:
     """How the axes of a graph lie on `size` ranks."""
 
     sharded: Set[Axis]
-    """atoms that are cut into one part per rank"""
+    """atoms that are cut: into one part per rank, unless `nested` says otherwise"""
     size: int
     """number of ranks"""
+    nested: Mapping[Axis, Axis] = field(default_factory=dict)
+    """atoms of which those that are cut are so within parts of another, of as many parts as it
+    has elements: the others of a rank's group have the same part of that one"""
+
+    @classmethod
+    def along(cls, atoms: Iterable[Axis], size: int, nested: Mapping[Axis, Axis]) -> Layout:
+        """Cut along atoms, and along those that they are nested in."""
+        inner = frozenset(atoms)
+        used = {atom: nested[atom] for atom in inner if atom in nested}
+        return cls(inner | frozenset(used.values()), size, used)
 
     def holds(self, axis: Axis | None) -> bool:
         """Say whether any atom of an axis is sharded."""
@@ -35,11 +45,18 @@ class Layout:
     def covers(self, axis: Axis) -> bool:
         """Say whether the ranks' shares of an axis are disjoint: no part of it is replicated."""
         axis = find(axis)
-        if axis.kind == "atom":
-            return axis in self.sharded
-        if axis.kind == "product":
-            return any(self.covers(part) for part in axis.parts)
-        return all(self.covers(part) for part in axis.parts)
+        if axis.kind == "sum":
+            return all(self.covers(part) for part in axis.parts)
+        row = leaves(axis)
+        if any(leaf.kind == "sum" and self.covers(leaf) for leaf in row):
+            return True
+        cut = self.sharded & set(row)
+        return any(self.nested.get(atom, atom) in cut for atom in cut - self._outer)
+
+    @property
+    def _outer(self) -> Set[Axis]:
+        """Atoms that others are nested in."""
+        return set(self.nested.values())
 
     def local(self, axis: Axis | None, rank: int) -> Size:
         """Return the size of a rank's share."""
@@ -62,6 +79,12 @@ class Layout:
 
     def part(self, atom: Axis, rank: int) -> tuple[int, int]:
         """Return which part of a sharded atom a rank has, and of how many."""
+        if atom in self.nested:
+            each = self.size // self.nested[atom].size.first
+            return rank % each, each
+        if atom in self._outer:
+            count = atom.size.first
+            return rank // (self.size // count), count
         return rank, self.size
 
     def fraction(self, axis: Axis | None, rank: int) -> Fraction:

@@ -19,15 +19,16 @@ from ...collectives.origin import Origin
 from .analysis import LENGTH
 from .workload import Work
 
-RINGS = {"AllReduce": 2, "AllGather": 1, "Broadcast": 1}
-"""How often a rank sends its share of the rest, where a collective goes round in a ring."""
+RINGS = {"AllReduce": 2, "AllGather": 1, "Broadcast": 1, "Send": 2}
+"""How often a rank sends its share of the rest, where a collective goes round in a ring. A Send is
+between two: its share is half of the tensor."""
 
 
 class Transfer(NamedTuple):
-    """A collective of a run."""
+    """A collective of a run, or a message."""
 
     op_type: str
-    """AllReduce, AllGather or Broadcast"""
+    """AllReduce, AllGather, Broadcast or Send"""
     nbytes: int
     """of the whole tensor"""
     size: int
@@ -67,7 +68,8 @@ class Machine:
         )
 
     def _moving(self, each: Transfer, nbytes: float) -> float:
-        least = self.cluster.lower_bound(each.op_type.lower(), each.size, nbytes)
+        collective = "broadcast" if each.op_type == "Send" else each.op_type.lower()
+        least = self.cluster.lower_bound(collective, each.size, nbytes)
         return self.cluster.overhead + least
 
 

@@ -8,19 +8,16 @@ that all ranks communicate in the same order; what differs is in the constants.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Sequence, Set
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from onnx import GraphProto, NodeProto, ValueInfoProto, helper
+from onnx import GraphProto, NodeProto, helper
 
-from ..bodies import bodies, every
+from ..bodies import bodies
 from ..nodes import copied, draws, references
 from ..opset import DOMAIN
-from ..states import State
 from ..weights import IndexSet, Weight
 from . import relayout
 from .analysis import Analysis, usual_bytes
@@ -29,6 +26,7 @@ from .kept import kept
 from .layout import Layout, is_opaque, partial_op
 from .local_site import LocalSite
 from .machine import Transfer
+from .part import Held, Part
 from .partials import ADDED, carried
 from .rules import find_rule
 from .scopes import Form, Scopes
@@ -38,74 +36,18 @@ WHOLE = Layout(frozenset(), 1)
 """The layout of whole tensors."""
 
 
-class Held(NamedTuple):
-    """A weight, or the part of it, that a rank holds."""
-
-    name: str
-    weight: Weight
-    kept: tuple[IndexSet, ...]
-    """indices of each dim"""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(
-            size if kept is None else len(kept)
-            for size, kept in zip(self.weight.shape, self.kept, strict=True)
-        )
-
-
-@dataclass
-class Part:
-    """One rank's graph, its weights not read yet."""
-
-    rank: int
-    nodes: list[NodeProto] = field(default_factory=list)
-    held: dict[str, Held] = field(default_factory=dict)
-    constants: dict[str, Weight] = field(default_factory=dict)
-    value_info: dict[str, ValueInfoProto] = field(default_factory=dict)
-    """sizes of what may go from one fragment to another, as far as they are known"""
-    moved: list[Transfer] = field(default_factory=list)
-    """what its collectives move in a run of the usual size"""
-    states: tuple[State, ...] = ()
-    """those that may stay on their ranks from run to run"""
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of initializers that this rank holds when it runs."""
-        weights = sum(
-            held.weight.nbytes * _count(held.shape) // (held.weight.count or 1)
-            for held in self.held.values()
-        )
-        return weights + sum(weight.nbytes for weight in self.constants.values())
-
-    @property
-    def sent(self) -> float:
-        """Bytes that the rank sends in a run of the usual size."""
-        return sum(each.sent for each in self.moved)
-
-    @property
-    def collectives(self) -> Counter[str]:
-        """How many there are of each, those in bodies among them."""
-        return Counter(node.op_type for node in every(self.nodes) if node.domain == DOMAIN)
-
-    def pruned(self, outputs: Set[str]) -> Part:
-        """Return the part without weights that nothing reads."""
-        used = outputs | {name for node in self.nodes for name in references(node)}
-        held = {name: held for name, held in self.held.items() if name in used}
-        return replace(self, held=held)
-
-
-def _count(shape: Sequence[int]) -> int:
-    return int(np.prod(shape, dtype=np.int64))
-
-
 def partition(analysis: Analysis, layout: Layout, rank: int) -> Part:
     """Write the graph of one rank."""
     writer = _Writer(analysis, layout, rank)
-    for site in analysis.outermost:
+    makers = dict[str, int]()
+    for number, site in enumerate(analysis.outermost):
         writer.write(site)
+        writer.note(number)
+        makers |= dict.fromkeys(site.node.output, number)
     for value in analysis.graph.outputs:
         writer.whole(analysis.tensors[value.name])
+        writer.note(makers.get(value.name, 0))
+    writer.part.forms = writer.forms
     writer.part.states = tuple(kept(analysis, layout, writer.part.nodes, writer.locals))
     return writer.part.pruned({value.name for value in analysis.graph.outputs})
 
@@ -124,6 +66,18 @@ class _Writer:
         self._symbols = symbols(analysis)
         self._taken = set(analysis.tensors)
         self._base = ""
+
+    def note(self, number: int) -> None:
+        """Note the site that the newest nodes were written for."""
+        part = self.part
+        part.origins += [number] * (len(part.nodes) - len(part.origins))
+        part.moved_for += [number] * (len(part.moved) - len(part.moved_for))
+
+    @property
+    def forms(self) -> dict[str, str]:
+        """The tensors of the whole graph by the names that this rank has them under."""
+        names = self.scopes.outermost.names.items()
+        return {name: tensor for (_, tensor), name in names}
 
     @property
     def locals(self) -> dict[str, str]:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 
 from onnx import TensorProto
 
+from ..table import short
 from .analysis import Analysis
+from .axes import Axis
 from .candidates import Candidate, conflicts
 from .hints import ASKED
 from .layout import Layout, is_opaque
@@ -28,9 +30,6 @@ NOT_WORTH = "not worth it"
 NOTHING = "nothing in it is cut"
 COUNTED = "it makes whole numbers, such as sizes"
 GATHERED = "it needs whole what is cut elsewhere"
-
-LABEL = 36
-"""Characters of a name in a table."""
 
 WHOLE_NUMBERS = {TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL}
 
@@ -72,14 +71,21 @@ class Operator:
 def prices(analysis: Analysis, choice: Choice) -> tuple[Price, ...]:
     """Return what was weighed, the largest savings of bytes first."""
     outcomes = _outcomes(analysis, choice)
-    counts = Counter(map(_price, choice.considered, outcomes))
+    axes = [_axis(analysis, candidate.atom) for candidate in choice.considered]
+    counts = Counter(map(_price, axes, choice.considered, outcomes))
     found = [replace(price, times=times) for price, times in counts.items()]
     return tuple(sorted(found, key=lambda price: -price.bytes_saved * price.times))
 
 
-def _price(candidate: Candidate, outcome: str) -> Price:
+def _axis(analysis: Analysis, atom: Axis) -> str:
+    """Show what is cut: an atom, with the one that it is nested in."""
+    outer = analysis.nested.get(atom)
+    return repr(atom) if outer is None else f"({outer!r}*{atom!r})"
+
+
+def _price(axis: str, candidate: Candidate, outcome: str) -> Price:
     return Price(
-        axis=repr(candidate.atom),
+        axis=axis,
         times=1,
         weights=tuple(dict.fromkeys(map(pattern, candidate.weights))),
         bytes_saved=round(candidate.saved),
@@ -118,11 +124,6 @@ def pattern(name: str) -> str:
     'model.layers.*.mlp.up_proj.weight'
     """
     return re.sub(r"\d+", "*", name)
-
-
-def short(name: str) -> str:
-    """Keep the end of a long name."""
-    return name if len(name) <= LABEL else f"...{name[3 - LABEL :]}"
 
 
 def operators(analysis: Analysis, layout: Layout) -> tuple[Operator, ...]:

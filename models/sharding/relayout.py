@@ -67,12 +67,14 @@ def place(tensor: Tensor, layout: Layout) -> Place:
     if tensor.data_type not in MOVABLE:
         kind = TensorProto.DataType.Name(tensor.data_type)
         raise Conflict(f"{tensor.name}: elements of type {kind} cannot be moved")
-    (dim,) = (dim for dim, axis in enumerate(tensor.axes) if layout.holds(axis))
-    axis = tensor.axes[dim]
+    dims = [dim for dim, axis in enumerate(tensor.axes) if layout.holds(axis)]
+    axis = tensor.axes[dims[0]]
     assert axis is not None
     axis = find(axis)
-    (factor,) = (k for k, leaf in enumerate(leaves(axis)) if layout.holds(leaf))
-    found = Place(dim, axis, factor)
+    factors = [k for k, leaf in enumerate(leaves(axis)) if layout.holds(leaf)]
+    if len(dims) > 1 or (len(factors) > 1 and not axis.size.is_static):
+        raise Conflict(f"{tensor.name}: {tensor.axes!r} is cut in two places")
+    found = Place(dims[0], axis, factors[0])
     if not axis.size.is_static and found.outer:
         unknown = [
             not all(part.size.is_static for part in row) for row in (found.outer, found.inner)
@@ -97,7 +99,7 @@ def to_local(emit: Emitter, name: str, tensor: Tensor, layout: Layout, rank: int
 def to_whole(emit: Emitter, name: str, tensor: Tensor, layout: Layout, rank: int) -> str:
     """Add nodes that gather a sharded tensor on every rank: one AllGather."""
     at = place(tensor, layout)
-    if not at.outer and at.leaf.kind == "atom":
+    if not at.outer and at.leaf.kind == "atom" and layout.covers(at.leaf):
         return emit.all_gather(name, at.dim)
     if at.axis.size.is_static:
         return _gather(emit, name, layout, at.axis, at.dim)

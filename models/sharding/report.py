@@ -5,7 +5,7 @@ Both are values, for programs to read as JSON, that have a text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
@@ -14,15 +14,14 @@ from pathlib import Path
 from ..errors import HintError, MeshError
 from ..graph import load
 from ..mesh import Mesh
-from ..table import aligned
+from ..table import aligned, short
 from .analysis import BATCH, LENGTH, Analysis, analyse
-from .candidates import rank_bytes
-from .heads import choose_by_head
 from .machine import Machine
-from .prices import NOTHING, TAKEN, WANTED, Operator, Price, operators, prices, short
+from .plan import Sharding, plan_analysed
+from .prediction import predict, rank_work
+from .prices import NOTHING, TAKEN, WANTED, Operator, Price, operators, prices
 from .search import Terms
-from .workload import Work, local_work, work
-from .write import Sharding, tensor_parallel
+from .workload import Work, work
 
 SIZES = (2, 3, 4, 8)
 """Numbers of ranks that a description shows."""
@@ -98,7 +97,7 @@ class RankRow:
     multiply_adds: float
     collectives: dict[str, int]
     states: int
-    """how many AllGathers are of states, such as caches, and left out by run_local"""
+    """how many of them are of states, such as caches, and left out by run_local"""
     bytes_sent: int
     seconds: float
     """predicted"""
@@ -113,9 +112,15 @@ class Preview:
     """of one token, which times of a run include"""
     seconds_alone: float
     """predicted for a run on one rank"""
+    seconds: float
+    """predicted for a run: stages follow one another"""
     ranks: tuple[RankRow, ...]
+    collectives: dict[str, int]
+    """of a run; those of a group of ranks count once"""
     prices: tuple[Price, ...]
     """of what is taken"""
+    notes: tuple[str, ...]
+    """what a person ought to know, such as that replicas are idle"""
 
     def __str__(self) -> str:
         rows: list[Sequence[object]] = [
@@ -128,35 +133,36 @@ class Preview:
                 (row.rank, row.weight_bytes, share, made, calls, row.bytes_sent, _ms(row.seconds))
             )
         first = self.ranks[0]
-        counts = ", ".join(f"{n} {op}" for op, n in first.collectives.items())
+        counts = ", ".join(f"{n} {op}" for op, n in self.collectives.items())
         if first.states:
-            counts += f"; {first.states} AllGather are of states, which run_local leaves out"
-        slowest = max(row.seconds for row in self.ranks)
+            counts += f"; those of {first.states} states are left out by run_local"
+        ratio = self.seconds_alone / self.seconds if self.seconds else 1
         return "\n".join(
             [
                 aligned(rows),
                 "",
                 f"collectives    {counts or 'none'}",
-                f"predicted      {_ms(slowest)} ms {_timed(self.steps)}, "
-                f"{_ms(self.seconds_alone)} ms on one rank: "
-                f"{self.seconds_alone / slowest if slowest else 1:.2f} times as fast",
-                "",
-                "axes that are cut:",
-                *_price_table(self.prices),
+                f"predicted      {_ms(self.seconds)} ms {_timed(self.steps)}, "
+                f"{_ms(self.seconds_alone)} ms on one rank: {ratio:.2f} times as fast",
+                *(f"note           {note}" for note in self.notes),
+                *(["", "axes that are cut:", *_price_table(self.prices)] if self.prices else []),
             ]
         )
 
 
 def describe(
-    source: str | Path | bytes, mesh: Mesh | None = None, terms: Terms | None = None
+    source: str | Path | bytes,
+    mesh: str | Mapping[str, int] | Mesh = "tp=2",
+    terms: Terms | None = None,
 ) -> Description:
     """Describe a model: its weights, its work, and what of it can be sharded.
 
-    Operators and candidates are those of one mesh, tp=2 by default. Raises ModelError, MeshError.
+    Operators and candidates are those of one mesh, tp=2 by default. Raises ModelError, MeshError,
+    HintError.
     """
-    graph, mesh, terms = load(source), mesh or Mesh(tp=2), terms or Terms()
+    graph, mesh, terms = load(source), Mesh.parse(mesh), terms or Terms()
     analysis = analyse(graph)
-    chosen_for, choice = choose_by_head(analysis, tensor_parallel(mesh), terms)
+    found = plan_analysed(analysis, mesh, terms, needs_work=False)
     return Description(
         parameters=sum(weight.count for weight in graph.weights.values()),
         weight_bytes=graph.weight_bytes,
@@ -165,26 +171,27 @@ def describe(
         outputs=tuple(value.name for value in graph.outputs),
         steps=analysis.steps,
         mesh=str(mesh),
-        operators=operators(chosen_for, choice.layout),
-        prices=prices(chosen_for, choice),
+        operators=operators(found.analysis, found.choice.layout),
+        prices=prices(found.analysis, found.choice),
         meshes=tuple(_meshes(analysis, terms, mesh)),
     )
 
 
 def _meshes(analysis: Analysis, terms: Terms, mesh: Mesh) -> Iterator[MeshRow]:
-    """Yield a row for each number of ranks for which the terms can be met."""
+    """Yield a row for each mesh for which the terms can be met."""
     total, alone = analysis.graph.weight_bytes, _alone(analysis, terms.machine)
     yield MeshRow("one rank", total, 1.0, 0, alone)
-    for size in sorted({*SIZES, mesh.size}):
+    shown = {Mesh(tp=size) for size in SIZES} | {mesh}
+    for each in sorted(shown, key=lambda each: (each.size, str(each))):
         with suppress(MeshError, HintError):
-            yield _mesh(analysis, terms, Mesh(tp=size))
+            yield _mesh(plan_analysed(analysis, each, terms, needs_work=False))
 
 
-def _mesh(analysis: Analysis, terms: Terms, mesh: Mesh) -> MeshRow:
-    analysis, choice = choose_by_head(analysis, mesh.size, terms)
-    row = _rank(Sharding(analysis, mesh, choice, terms), 0, terms.machine)
-    held = round(rank_bytes(analysis, choice.layout, 0))
-    return MeshRow(str(mesh), held, choice.heaviest, row.bytes_sent, row.seconds)
+def _mesh(sharding: Sharding) -> MeshRow:
+    held = max(part.weight_bytes for part in sharding.heaviest_parts)
+    sent = round(max(part.sent for part in sharding.heaviest_parts))
+    total = sharding.graph.weight_bytes or 1
+    return MeshRow(str(sharding.mesh), held, held / total, sent, predict(sharding).seconds)
 
 
 def preview(sharding: Sharding) -> Preview:
@@ -195,14 +202,18 @@ def preview(sharding: Sharding) -> Preview:
         mesh=str(sharding.mesh),
         steps=sharding.analysis.steps,
         seconds_alone=_alone(sharding.analysis, machine),
+        seconds=predict(sharding).seconds,
         ranks=tuple(_rank(sharding, rank, machine) for rank in range(sharding.mesh.size)),
+        collectives=sharding.collectives,
         prices=tuple(price for price in found if price.outcome in (TAKEN, WANTED)),
+        notes=sharding.notes,
     )
 
 
 def _rank(sharding: Sharding, rank: int, machine: Machine) -> RankRow:
     analysis, part = sharding.analysis, sharding.part(rank)
     done, steps = rank_work(sharding, rank), analysis.steps
+    moved = [*part.moved, *part.given]
     return RankRow(
         rank=rank,
         weight_bytes=part.weight_bytes,
@@ -211,7 +222,7 @@ def _rank(sharding: Sharding, rank: int, machine: Machine) -> RankRow:
         collectives=dict(part.collectives),
         states=len(part.states),
         bytes_sent=round(part.sent),
-        seconds=machine.computing(done, steps) + machine.moving(part.moved, steps),
+        seconds=machine.computing(done, steps) + machine.moving(moved, steps),
     )
 
 
@@ -222,15 +233,6 @@ def whole_work(analysis: Analysis) -> Work:
 
 def _alone(analysis: Analysis, machine: Machine) -> float:
     return machine.computing(whole_work(analysis), analysis.steps)
-
-
-def rank_work(sharding: Sharding, rank: int) -> Work:
-    """Return the work of a run on one of the ranks."""
-    analysis, layout = sharding.analysis, sharding.choice.layout
-    shares = (
-        local_work(analysis, site, work(analysis, site), layout, rank) for site in analysis.sites
-    )
-    return reduce(Work.plus, shares, Work())
 
 
 def _operator_table(rows: Sequence[Operator], mesh: str) -> Iterator[str]:

@@ -12,11 +12,13 @@ found by bisection.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import cache
 
-from ..errors import MeshError
+from ..errors import MemoryLimitError, MeshError
+from ..mesh import ranks
 from .analysis import Analysis
 from .candidates import Candidate, candidates, conflicts, rank_bytes
 from .hints import Hint, Wanted, resolve
@@ -35,15 +37,40 @@ NEAR_BEST = 0.02
 """Where no choice comes so low, it may hold this much more than any choice leaves it."""
 
 
+Memory = int | tuple[int, ...] | None
+
+
+def limits(memory: Memory, stages: int) -> list[float]:
+    """Return the bytes of weights that a rank of each stage may hold. Raises MeshError."""
+    if memory is None or isinstance(memory, int):
+        return [math.inf if memory is None else memory] * stages
+    if len(memory) != stages:
+        raise MeshError(
+            f"expected one limit of memory, or one for each stage, which are {stages}, got "
+            f"{len(memory)}"
+        )
+    return [float(limit) for limit in memory]
+
+
 @dataclass(frozen=True)
 class Terms:
     """What a choice is made for."""
 
     machine: Machine = HERE
-    memory: int | None = None
-    """bytes of weights that a rank may hold; None for little more than an even share"""
+    memory: Memory = None
+    """bytes of weights that a rank may hold, by stage if not the same for all; None for little
+    more than an even share"""
     hints: tuple[Hint, ...] = ()
     """what must be cut or stay whole, whatever it costs"""
+    batch_dim: str | None = None
+    """the dim of all inputs that replicas split, or NAME=DIM,NAME=DIM; None for what is found"""
+
+    @property
+    def limit(self) -> float | None:
+        """Bytes that a rank may hold where there is one stage."""
+        if self.memory is None or isinstance(self.memory, int):
+            return self.memory
+        return limits(self.memory, 1)[0]
 
 
 @dataclass(frozen=True)
@@ -86,14 +113,14 @@ def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
         free = [0.0 if k in forced | barred else value for k, value in enumerate(worth)]
         kept = forced | independent_set(free, edges)
         chosen = tuple(found[k] for k in sorted(kept))
-        layout = Layout(frozenset(candidate.atom for candidate in chosen), size)
+        layout = Layout.along((each.atom for each in chosen), size, analysis.nested)
         heaviest = _heaviest(analysis, layout)
         return Choice(chosen, layout, heaviest, tuple(found), price, wanted)
 
     least = at(PRICES[-1])
     goal = max(1 / size + SLACK, least.heaviest + NEAR_BEST)
-    if terms.memory is not None:
-        goal = _fitting(analysis, least, terms.memory)
+    if terms.limit is not None:
+        goal = _fitting(analysis, least, terms.limit)
 
     def is_enough(price: float) -> bool:
         choice = at(price)
@@ -102,13 +129,13 @@ def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
     return at(PRICES[bisect_left(PRICES, True, key=is_enough)])
 
 
-def _fitting(analysis: Analysis, least: Choice, memory: int) -> float:
+def _fitting(analysis: Analysis, least: Choice, memory: float) -> float:
     """Return the part of the weights that fits a rank's memory."""
     total = analysis.graph.weight_bytes or 1
     if least.heaviest * total > memory:
-        raise MeshError(
-            f"expected weights of at most {memory:,} bytes on each rank, but on "
-            f"{least.layout.size} ranks the heaviest holds {least.heaviest * total:,.0f} at the "
+        raise MemoryLimitError(
+            f"expected weights of at most {memory:,.0f} bytes on each rank, but on "
+            f"{ranks(least.layout.size)} the heaviest holds {least.heaviest * total:,.0f} at the "
             "least; give it more memory or more ranks"
         )
     return memory / total

@@ -56,6 +56,10 @@ class Work(NamedTuple):
     def minus(self, other: Work) -> Work:
         return Work(*map(operator.sub, self, other))
 
+    def of_rows(self, share: float) -> Work:
+        """Return the work of a part of the batch: weights are read all the same."""
+        return Work(self.multiply_adds * share, self.made * share, self.read)
+
 
 def _product(given: Shapes) -> int:
     """[.., M, K] by [.., K, N]."""

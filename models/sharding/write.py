@@ -6,28 +6,31 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from onnx import ModelProto, TensorProto, helper
 
-from ..errors import MeshError, ModelError, NothingToShard
+from ..errors import MeshError, ModelError
 from ..graph import FED_WHOLE, MAX_IR, Graph, digest, load
 from ..manifest import NAME, REPRESENTATIONS, Manifest, RankEntry
 from ..mesh import Mesh
 from ..opset import DOMAIN, VERSION
 from ..plan import sealed
-from ..states import to_metadata
+from ..states import batch_metadata, to_metadata
 from ..weights import Array, WeightFile
 from . import asked
-from .analysis import Analysis, analyse
-from .heads import choose_by_head
 from .hints import Hint, to_hints
 from .machine import HERE, Machine
-from .partition import Held, Part, partition
-from .search import Choice, Terms
+from .part import Held, Part
+from .plan import Sharding, collectives, plan, plan_analysed
+from .prediction import predict
+from .search import Memory, Terms
+from .stages import one_stage
+
+__all__ = ["Progress", "Sharding", "plan", "plan_analysed", "shard", "shard_rank", "write_part"]
 
 WHOLE = "model.onnx"
 """The file of a graph that all ranks share."""
@@ -36,79 +39,17 @@ Progress = Callable[[int, int], None]
 """Called with the bytes written so far and the bytes in all."""
 
 
-@dataclass(frozen=True)
-class Sharding:
-    """A graph, the mesh, and the choice that was made for it."""
-
-    analysis: Analysis
-    mesh: Mesh
-    choice: Choice
-    terms: Terms = field(default_factory=Terms)
-    """what it was made for"""
-
-    @property
-    def graph(self) -> Graph:
-        return self.analysis.graph
-
-    @cached_property
-    def parts(self) -> tuple[Part, ...]:
-        """The graphs of all ranks."""
-        return tuple(self.part(rank) for rank in range(self.mesh.size))
-
-    def part(self, rank: int) -> Part:
-        return partition(self.analysis, self.choice.layout, rank)
-
-
-def plan(graph: Graph, mesh: Mesh, terms: Terms | None = None) -> Sharding:
-    """Analyse a graph and choose what to shard.
-
-    Raises NothingToShard, MeshError, HintError.
-    """
-    return plan_analysed(analyse(graph), mesh, terms)
-
-
-def plan_analysed(analysis: Analysis, mesh: Mesh, terms: Terms | None = None) -> Sharding:
-    """Choose what to shard of a graph whose axes are known.
-
-    Raises NothingToShard, MeshError, HintError.
-    """
-    terms = terms or Terms()
-    analysis, choice = choose_by_head(analysis, tensor_parallel(mesh), terms)
-    if mesh.size > 1 and not choice.chosen:
-        raise NothingToShard(_why_nothing(analysis, mesh))
-    return Sharding(analysis, mesh, choice, terms)
-
-
-def tensor_parallel(mesh: Mesh) -> int:
-    """Return the number of ranks of a mesh of tp alone. Raises MeshError for others."""
-    if mesh.size != mesh.tp:
-        raise MeshError(f"expected a mesh of tp alone, such as tp={mesh.size}, got {mesh}")
-    return mesh.size
-
-
-def _why_nothing(analysis: Analysis, mesh: Mesh) -> str:
-    text = f"nothing in this graph can be sharded over {mesh}"
-    if not any(weight.shape for weight in analysis.graph.weights.values()):
-        return f"{text}: it has no weights; run it with one rank"
-    obstacles = {
-        f"{site.node.op_type} ({site.obstacle})": None
-        for site in analysis.sites
-        if site.obstacle is not None
-    }
-    if obstacles:
-        return f"{text}: {', '.join(list(obstacles)[:3])}; run it with one rank"
-    return f"{text}: no dim of its weights has {mesh.size} parts; run it with fewer ranks"
-
-
 def shard(
     source: str | Path,
     directory: str | Path,
-    mesh: str | Mesh,
+    mesh: str | Mapping[str, int] | Mesh,
     *,
     representation: str = "per-rank",
     hints: Mapping[str, Any] | tuple[Hint, ...] = (),
-    memory: int | None = None,
+    memory: Memory = None,
+    batch_dim: str | None = None,
     machine: Machine = HERE,
+    ranks: int | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Shard a model file into a directory, and return its manifest.
@@ -118,9 +59,13 @@ def shard(
     read and written one at a time.
 
     Args:
+        mesh: ranks by axis, as in "tp=2,pp=2"; "auto" for what is predicted to be the fastest
         hints: patterns of names of tensors or nodes, each with `whole` or `{"dim": 1}`
-        memory: bytes of weights that a rank may hold; None for little more than an even share
+        memory: bytes of weights that a rank may hold, or those of each stage; None for little
+            more than an even share
+        batch_dim: the dim of all inputs that replicas split, or "x=1,y=0"; None for what is found
         machine: what predicted times are those of
+        ranks: how many there are; "auto" needs to know
 
     Raises ModelError, MeshError, HintError, NothingToShard.
     """
@@ -130,17 +75,16 @@ def shard(
         )
     source, place = Path(source), Path(directory)
     _check_place(place)
-    mesh = Mesh.parse(mesh)
-    terms = Terms(machine, memory, to_hints(hints))
+    terms = Terms(machine, memory, to_hints(hints), batch_dim)
     if representation == "spmd" and machine != HERE:
         raise ModelError("expected no other machine with spmd: its ranks choose as they load")
-    sharding = plan(load(source), mesh, terms)
+    sharding = plan(load(source), mesh, terms, ranks)
     place.absolute().parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
     try:
         if representation == "annotated":
             parts = _write_annotated(sharding, beside / WHOLE, progress or _silent)
-            names = [WHOLE] * mesh.size
+            names = [WHOLE] * sharding.mesh.size
         else:
             names = _write_files(sharding, beside, representation, progress or _silent)
             parts = sharding.parts
@@ -195,9 +139,10 @@ def _write_annotated(sharding: Sharding, path: Path, progress: Progress) -> tupl
     # Here, since it imports this package.
     from ..dialects import annotating
 
-    if sharding.mesh.size != sharding.mesh.tp:
-        raise MeshError(f"expected a mesh of tp alone for annotations, got {sharding.mesh}")
-    nodes = annotating.annotated(sharding.analysis, sharding.choice.layout)
+    if sharding.mesh.dp > 1:
+        raise MeshError(f"expected a mesh of tp and pp for annotations, got {sharding.mesh}")
+    stages = sharding.stages or one_stage(sharding.analysis)
+    nodes = annotating.annotated(sharding.analysis, sharding.choice.layout, stages)
     write_part(sharding, replace(whole_part(sharding.graph), nodes=nodes), path, progress)
     model = ModelProto.FromString(path.read_bytes())
     annotating.configure(model, sharding.mesh.size)
@@ -251,6 +196,9 @@ def _model(sharding: Sharding, part: Part, initializers: list[TensorProto]) -> M
     )
     own = {"rankwise.mesh": str(sharding.mesh), "rankwise.rank": str(part.rank)}
     own |= asked.to_metadata(sharding.terms) | FED_WHOLE
+    own |= batch_metadata(sharding.batch.batch.inputs if sharding.batch.batch else {})
+    if sharding.notes:
+        own["rankwise.notes"] = "\n".join(sharding.notes)
     helper.set_model_props(model, graph.metadata | own | to_metadata(part.states))
     return sealed(model)
 
@@ -262,7 +210,8 @@ def _manifest(
     names: list[str],
     parts: Sequence[Part],
 ) -> Manifest:
-    graph = sharding.graph
+    graph, batch = sharding.graph, sharding.batch.batch
+    found = predict(sharding)
     return Manifest(
         source={
             "path": str(source.absolute()),
@@ -273,20 +222,32 @@ def _manifest(
         mesh={name: size for name, size in sharding.mesh.axes.items() if size > 1} or {"tp": 1},
         representation=representation,
         world_size=sharding.mesh.size,
-        ranks=tuple(
-            RankEntry(name, part.weight_bytes) for name, part in zip(names, parts, strict=True)
-        ),
-        collectives=dict(parts[0].collectives),
-        predicted={"bytes_sent_per_rank": round(sharding.parts[0].sent)},
+        ranks=tuple(_entry(sharding, *each) for each in zip(names, parts, strict=True)),
+        collectives=collectives(sharding.mesh, parts),
+        predicted={
+            "bytes_sent_per_rank": round(max(part.sent for part in sharding.parts)),
+            "seconds": found.seconds,
+            "stage_seconds": list(found.stages),
+        },
+        batch=dict(batch.inputs) if batch is not None else {},
+        notes=sharding.notes,
     )
+
+
+def _entry(sharding: Sharding, name: str, part: Part) -> RankEntry:
+    stage = sharding.mesh.place(part.rank).pp
+    is_idle = not part.held and not part.constants
+    first, last = ("", "") if is_idle else sharding.ends(stage)
+    return RankEntry(name, part.weight_bytes, stage, first, last)
 
 
 def shard_rank(
     source: str | Path | bytes,
-    mesh: str | Mesh,
+    mesh: str | Mapping[str, int] | Mesh,
     rank: int,
     directory: str | Path,
     terms: Terms | None = None,
+    ranks: int | None = None,
 ) -> Path:
     """Write one rank's graph and weights into a directory; return the graph's path.
 
@@ -295,7 +256,7 @@ def shard_rank(
     """
     graph = load(source)
     terms = asked.from_metadata(graph.metadata) if terms in (None, Terms()) else terms
-    sharding = plan(graph, Mesh.parse(mesh), terms)
+    sharding = plan(graph, mesh, terms, ranks)
     path = Path(directory) / f"rank{rank}.onnx"
     write_part(sharding, sharding.part(rank), path, _silent)
     return path

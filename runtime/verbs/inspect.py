@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...models.manifest import Manifest
-from ...models.mesh import Mesh
 from .show import contents, show
 from .terms import add_terms, terms
 from .verb import Verb
@@ -46,7 +45,7 @@ def _described(options: argparse.Namespace) -> Communications | Description:
     model, _ = read(options.model)
     if communicates(model) or ort_distributed.speaks(model):
         return communications(model)
-    return describe(options.model, Mesh.parse(options.mesh), terms(options))
+    return describe(options.model, options.mesh, terms(options))
 
 
 VERB = Verb(

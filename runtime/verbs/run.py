@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "model", metavar="MODEL|DIR", help="an ONNX file, sharded on the fly, or a sharded DIR"
     )
     argument("-n", dest="ranks", type=int, metavar="RANKS", help="start mpirun with so many ranks")
-    argument("--mesh", help="ranks by axis, as in tp=4 (default: tp, all ranks)")
+    argument("--mesh", help="ranks by axis, as in tp=2,pp=2, or auto (default: tp, all ranks)")
     add_asked(parser)
     argument("--inputs", metavar="NPZ", help="arrays by input name (default: random ones)")
     argument("--outputs", metavar="NPZ", help="where the outputs go, those of rank 0")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from ...models.mesh import Mesh
 from .progress import progress
 from .show import contents, show
 from .terms import add_terms, terms
@@ -14,7 +13,12 @@ from .verb import Verb
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="an ONNX file")
     parser.add_argument("-o", "--output", metavar="DIR", help="where the parts go")
-    parser.add_argument("--mesh", required=True, help="ranks by axis, as in tp=4")
+    parser.add_argument(
+        "--mesh", required=True, help="ranks by axis, as in tp=2,pp=2, or auto with -n"
+    )
+    parser.add_argument(
+        "-n", "--ranks", type=int, metavar="RANKS", help="how many there are: auto takes a mesh"
+    )
     parser.add_argument(
         "--representation",
         choices=("per-rank", "spmd", "annotated"),
@@ -35,11 +39,12 @@ def shard(options: argparse.Namespace) -> int:
     """Shard a model into a directory, or say what that would do."""
     from ...models import sharding
 
-    mesh, wanted = Mesh.parse(options.mesh), terms(options)
+    wanted = terms(options)
     if options.dry_run:
         from ...models.graph import load
 
-        found = sharding.preview(sharding.plan(load(options.model), mesh, wanted))
+        plan = sharding.plan(load(options.model), options.mesh, wanted, options.ranks)
+        found = sharding.preview(plan)
         show(found, str(found), options.json)
         return 0
     if options.output is None:
@@ -48,11 +53,13 @@ def shard(options: argparse.Namespace) -> int:
         manifest = sharding.shard(
             options.model,
             options.output,
-            mesh,
+            options.mesh,
             representation=options.representation,
             hints=wanted.hints,
             memory=wanted.memory,
+            batch_dim=wanted.batch_dim,
             machine=wanted.machine,
+            ranks=options.ranks,
             progress=report,
         )
     show(manifest, contents(options.output, manifest), options.json)

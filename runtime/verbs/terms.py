@@ -33,8 +33,14 @@ def add_asked(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--memory",
-        metavar="SIZE",
-        help="of weights on a rank at most, as in 2GB (default: little more than an even share)",
+        metavar="SIZE[,SIZE...]",
+        help="of weights on a rank at most, as in 2GB, or of those of each stage (default: little "
+        "more than an even share)",
+    )
+    parser.add_argument(
+        "--batch-dim",
+        metavar="DIM|NAME=DIM,...",
+        help="the dim of all inputs, or of some, that replicas split (default: what is found)",
     )
 
 
@@ -47,15 +53,18 @@ def terms(options: argparse.Namespace) -> Terms:
     if options.cluster is not None:
         machine = replace(HERE, cluster=Cluster.read(Path(options.cluster)))
     hints, memory = asked(options)
-    return Terms(machine, memory, hints)
+    return Terms(machine, memory, hints, options.batch_dim)
 
 
-def asked(options: argparse.Namespace) -> tuple[tuple[Hint, ...], int | None]:
-    """Return hints, and the memory of a rank. Raises OSError, ValueError."""
+def asked(options: argparse.Namespace) -> tuple[tuple[Hint, ...], int | tuple[int, ...] | None]:
+    """Return hints, and the memory of a rank or of each stage's. Raises OSError, ValueError."""
     from ...models.sharding.hints import read_hints
 
     hints = () if options.hints is None else read_hints(options.hints)
-    return hints, None if options.memory is None else size_in_bytes(options.memory)
+    if options.memory is None:
+        return hints, None
+    sizes = tuple(map(size_in_bytes, options.memory.split(",")))
+    return hints, sizes if len(sizes) > 1 else sizes[0]
 
 
 def size_in_bytes(text: str) -> int:

@@ -2,7 +2,9 @@
 
 e experts, w their inner width. The first matrices are [e, w, hidden], the second [e, hidden, w],
 so that the ranks' outputs are parts of a sum. Each rank chooses experts for itself, by the same
-numbers. Where gate and value lie in one matrix, its rows are pairs (w*2) or halves [w+w].
+numbers. To cut by expert would save no more bytes, and leave each rank as many whole experts for a
+token as are chosen, some of weight 0, since the operator chooses among those that it has. Where
+gate and value lie in one matrix, its rows are pairs (w*2) or halves [w+w].
 """
 
 from __future__ import annotations
