@@ -15,12 +15,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import IO, TextIO
+
+from .environment import SCRATCH, with_added
 
 RANKS_PER_CORE = 32  # more would keep the machine busy with starting them
 GRACE_S = 5.0  # between a forwarded signal and SIGKILL
@@ -102,13 +105,19 @@ def command(ranks: int, program: Sequence[str]) -> Launch:
 def launch(ranks: int, program: Sequence[str]) -> int:
     """Run `program` on so many ranks, and return its exit code; 128 + n after a signal n to us.
 
-    Standard input reaches rank 0 unless it is a terminal; SIGINT and SIGTERM end all ranks.
+    Standard input reaches rank 0 unless it is a terminal; SIGINT and SIGTERM end all ranks. Their
+    scratch files lie in a folder of ours, since a rank that a signal ends removes none.
     Raises BrokenPipeError where nobody reads on.
     """
     start = command(ranks, program)
+    with tempfile.TemporaryDirectory(prefix="rankwise-", ignore_cleanup_errors=True) as scratch:
+        return _run(start, {SCRATCH: scratch})
+
+
+def _run(start: Launch, more: Mapping[str, str]) -> int:
     process = subprocess.Popen(
         start.argv,
-        env=os.environ | start.env,
+        env=with_added({**start.env, **more}),
         stdin=subprocess.DEVNULL if sys.stdin is None or sys.stdin.isatty() else None,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -178,9 +187,21 @@ def without_nulls(lines: Iterable[bytes]) -> Iterator[bytes]:
             yield kept
 
 
+def with_whole_notes(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Put a line of the program that came between a rule and its note before both."""
+    held = list[bytes]()
+    for line in lines:
+        held.append(line)
+        if len(held) == 3 and OPEN_MPI_NOTES.match(line) and not RULE.match(held[1]):
+            held[:2] = held[1::-1]
+        while held and (len(held) == 3 or not RULE.match(held[0])):
+            yield held.pop(0)
+    yield from held
+
+
 def without_noise(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Leave out what MPI prints when ranks end with a code."""
-    lines = without_nulls(lines)
+    lines = with_whole_notes(without_nulls(lines))
     for line in lines:
         rule = RULE.match(line)
         if rule is None:

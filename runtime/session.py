@@ -20,6 +20,7 @@ from ..models.sharding.hints import Hint, to_hints
 from ..models.sharding.search import Terms
 from . import kernels
 from .agreement import gathered, together
+from .environment import scratch_folder
 from .execute import Program
 from .flow import Types
 from .fragment import Fragment, open_session
@@ -98,7 +99,7 @@ class InferenceSession:
         if provider_options is not None:
             given = list(zip(given, provider_options, strict=True))
         terms = Terms(memory=memory, hints=to_hints(hints), batch_dim=batch_dim)
-        with tempfile.TemporaryDirectory(prefix="rankwise-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="rankwise-", dir=scratch_folder()) as scratch:
             place = self._comm.rank, self._comm.size, Path(scratch)
             loaded = together(
                 self._comm,

@@ -86,6 +86,12 @@ def test_a_line_that_a_note_cuts_short_stays() -> None:
     assert list(without_noise(cut)) == [b"the reason\n", b"after\n"]
 
 
+def test_a_line_between_a_rule_and_its_note_stays() -> None:
+    mixed = [RULE, RULE, b"the reason\n", *OPEN_MPI[2:6], b"after\n"]
+    assert list(without_noise(mixed)) == [RULE, RULE, b"the reason\n", b"after\n"][1:]
+    assert list(without_noise(mixed[1:])) == [b"the reason\n", b"after\n"]
+
+
 def test_what_ends_in_the_midst_of_a_note_ends() -> None:
     for length in range(len(OPEN_MPI)):
         assert next(without_noise(OPEN_MPI[:length]), b"before\n") == b"before\n"
@@ -168,6 +174,22 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.mpi
+@pytest.mark.timeout(60)
+def test_scratch_files_go_though_ranks_are_ended() -> None:
+    program = (
+        "import tempfile, time; from rankwise.runtime.environment import scratch_folder;"
+        "print(tempfile.mkdtemp(dir=scratch_folder()), flush=True); time.sleep(50)"
+    )
+    process = launched(3, "-c", program)
+    assert process.stdout is not None
+    made = [Path(process.stdout.readline().strip()) for _ in range(3)]
+    assert all(path.is_dir() for path in made)
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 130
+    assert not any(path.parent.exists() for path in made)
 
 
 @pytest.mark.mpi
