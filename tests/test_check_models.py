@@ -58,8 +58,8 @@ def run(
 
 
 def test_what_was_not_run_has_no_difference(run: Any) -> None:
-    code, (name, size, difference, *_) = run("--no-run")
-    assert (code, name, size, difference) == (0, "mlp", "2", "-")
+    code, (name, mesh, difference, *_) = run("--no-run")
+    assert (code, name, mesh, difference) == (0, "mlp", "tp=2", "-")
     code, (_, _, difference, *_) = run()
     assert code == 0
     assert float(difference) < 1e-6
