@@ -6,8 +6,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +126,10 @@ def _write_files(
     if representation == "spmd":
         write_part(sharding, whole_part(sharding.graph), directory / WHOLE, progress)
         return [WHOLE] * size
-    total, done = sum(part.weight_bytes for part in sharding.parts), 0
-    for part in sharding.parts:
-        path = directory / f"rank{part.rank}.onnx"
-        write_part(sharding, part, path, partial(_report, progress, done, total))
-        done += part.weight_bytes
-    return [f"rank{rank}.onnx" for rank in range(size)]
+    names = [f"rank{rank}.onnx" for rank in range(size)]
+    places = {directory / name: part for name, part in zip(names, sharding.parts, strict=True)}
+    write_parts(sharding, places, progress)
+    return names
 
 
 def _write_annotated(sharding: Sharding, path: Path, progress: Progress) -> tuple[Part, ...]:
@@ -150,10 +148,6 @@ def _write_annotated(sharding: Sharding, path: Path, progress: Progress) -> tupl
     return annotating.parts(model, load(path), sharding.mesh.size)
 
 
-def _report(progress: Progress, before: int, total: int, done: int, _: int) -> None:
-    progress(before + done, total)
-
-
 def whole_part(graph: Graph) -> Part:
     """Return the whole graph, as a part that all ranks share."""
     held = {
@@ -165,20 +159,42 @@ def whole_part(graph: Graph) -> Part:
 
 def write_part(sharding: Sharding, part: Part, path: Path, progress: Progress) -> None:
     """Write one rank's graph, and its weights beside it, one at a time."""
-    done, initializers = 0, list[TensorProto]()
-    with WeightFile(path.with_suffix(".data")) as file:
-        for name, array in _arrays(part):
-            initializers.append(file.append(name, array))
+    write_parts(sharding, {path: part}, progress)
+
+
+def write_parts(sharding: Sharding, places: Mapping[Path, Part], progress: Progress) -> None:
+    """Write the graphs of ranks, and their weights beside them, one at a time.
+
+    All ranks' parts of a weight are written before the next one, so that a model larger than
+    memory is read from the disk once.
+    """
+    done, total = 0, sum(part.weight_bytes for part in places.values())
+    with ExitStack() as stack:
+        initializers = dict[Path, list[TensorProto]]()
+        files = dict[Path, WeightFile]()
+        for path in places:
+            initializers[path] = []
+            files[path] = stack.enter_context(WeightFile(path.with_suffix(".data")))
+        for path, name, array in _arrays(places):
+            initializers[path].append(files[path].append(name, array))
             done += array.nbytes
-            progress(done, part.weight_bytes)
-    path.write_bytes(_model(sharding, part, initializers).SerializeToString())
+            progress(done, total)
+    for path, part in places.items():
+        path.write_bytes(_model(sharding, part, initializers[path]).SerializeToString())
 
 
-def _arrays(part: Part) -> Iterator[tuple[str, Array]]:
-    for name, held in part.held.items():
-        yield name, held.weight.read(held.kept)
-    for name, weight in part.constants.items():
-        yield name, weight.read()
+def _arrays(places: Mapping[Path, Part]) -> Iterator[tuple[Path, str, Array]]:
+    """Yield what each rank holds, by the weight that it is of."""
+    holders: dict[str, list[tuple[Path, str, Held]]] = {}
+    for path, part in places.items():
+        for name, held in part.held.items():
+            holders.setdefault(held.weight.name, []).append((path, name, held))
+    for several in holders.values():
+        for path, name, held in several:
+            yield path, name, held.weight.read(held.kept)
+    for path, part in places.items():
+        for name, weight in part.constants.items():
+            yield path, name, weight.read()
 
 
 def _model(sharding: Sharding, part: Part, initializers: list[TensorProto]) -> ModelProto:
