@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, helper
 
 RANDOM = {
     "Bernoulli",
@@ -22,6 +22,23 @@ def copied(node: NodeProto) -> NodeProto:
     copy = NodeProto()
     copy.CopyFrom(node)
     return copy
+
+
+def replace_nodes(holder: GraphProto | FunctionProto, nodes: Iterable[NodeProto]) -> None:
+    """Let a graph or a function hold these nodes, which may be some of its own."""
+    copies = [copied(node) for node in nodes]
+    del holder.node[:]
+    holder.node.extend(copies)
+
+
+def rewrite(
+    holder: GraphProto | FunctionProto, change: Callable[[NodeProto], Iterable[NodeProto]]
+) -> None:
+    """Put what `change` gives in place of each node of a graph or a function, in bodies first."""
+    for node in holder.node:
+        for body in subgraphs(node):
+            rewrite(body, change)
+    replace_nodes(holder, [new for node in holder.node for new in change(node)])
 
 
 def attribute(node: NodeProto, name: str, default: object = None) -> object:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from .calls import inlined
 from .dialects import ort_distributed
@@ -23,11 +23,11 @@ from .graph import mesh_of
 from .groups import members
 from .known import integers, types
 from .mesh import Mesh
-from .nodes import attribute, every_node, label, subgraphs
+from .nodes import attribute, every_node, label, replace_nodes, rewrite
 from .opset import DOMAIN, OPS, VERSION, attributes, is_ours, tensor_type
 from .plan import check_whole, sealed
 from .tokens import ordered
-from .unrolling import GROUP, Unroller, copied, ours
+from .unrolling import GROUP, Unroller, ours
 
 ASKED = {"Rank": "rank", "Size": "size"}
 """Operators, and the inputs that an explicit model has in their place."""
@@ -48,12 +48,12 @@ def spmd(model: ModelProto, ranks: int | None = None) -> ModelProto:
         for value in asked:
             made.graph.input.remove(value)
         asking = [ours(op, [], [name], name) for op, name in ASKED.items()]
-        _replace(made.graph, [*asking, *made.graph.node])
+        replace_nodes(made.graph, [*asking, *made.graph.node])
         if all(entry.domain != DOMAIN for entry in made.opset_import):
             made.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
     sizes = {node.output[0] for node in made.graph.node if _is_size_of_all(node)}
     unroller = Unroller(integers(made), sizes, ranks)
-    _rewrite(made.graph, unroller.unrolled)
+    rewrite(made.graph, unroller.unrolled)
     return sealed(made)
 
 
@@ -70,7 +70,7 @@ def explicit(model: ModelProto) -> ModelProto:
         raise ModelError(
             f"expected no value named {min(clash)!r}, which is to be an input; rename it"
         )
-    _rewrite(made.graph, _as_input)
+    rewrite(made.graph, _as_input)
     for name in ASKED.values():
         made.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, []))
     return sealed(made)
@@ -124,7 +124,7 @@ def _of_rank(whole: ModelProto, mesh: Mesh, rank: int) -> ModelProto:
                 node.attribute.append(helper.make_attribute("dtype", kind))
         return [node]
 
-    _rewrite(made.graph, folded)
+    rewrite(made.graph, folded)
     return sealed(_made_for(made, mesh, rank))
 
 
@@ -156,20 +156,6 @@ def _as_input(node: NodeProto) -> list[NodeProto]:
     if node.output[0] == source:
         return []
     return [helper.make_node("Identity", [source], [node.output[0]], node.name)]
-
-
-def _rewrite(graph: GraphProto, change: Change) -> None:
-    """Replace each node of a graph by others, those in bodies first."""
-    for node in graph.node:
-        for body in subgraphs(node):
-            _rewrite(body, change)
-    _replace(graph, [new for node in graph.node for new in change(node)])
-
-
-def _replace(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
-    copies = [copied(node) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
 
 
 def _constant(value: int, name: str, node_name: str) -> NodeProto:

@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto
 from .calls import inlined
 from .effects import Place, is_effect, set_place
 from .errors import ModelError
-from .nodes import label, references, subgraphs
+from .nodes import label, references, replace_nodes, subgraphs
 from .opset import DOMAIN, OPS, is_ours
 from .ordering import stable_order
 from .plan import check_whole, sealed
@@ -53,15 +53,7 @@ def _state(graph: GraphProto, how: Statement) -> None:
             set_place(node, Place(place, len(effects)))
     if how == "tokens":
         _chain(nodes, effects)
-    copies = [_copy(node) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
-
-
-def _copy(node: NodeProto) -> NodeProto:
-    made = NodeProto()
-    made.CopyFrom(node)
-    return made
+    replace_nodes(graph, nodes)
 
 
 def operands(node: NodeProto) -> int:

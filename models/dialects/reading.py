@@ -14,10 +14,10 @@ from onnx import AttributeProto, ModelProto, NodeProto, TypeProto, helper
 from ..errors import ModelError
 from ..known import types
 from ..mesh import Mesh
-from ..nodes import attribute, label, subgraphs
+from ..nodes import attribute, label
 from ..opset import DOMAIN, OPS, Op, tensor_type
 from .dialect import ABSENT, Attribute, Dialect, Form, single
-from .recognition import dialect_of, speaks
+from .recognition import dialect_of
 
 Shape = tuple[int, ...]
 
@@ -64,20 +64,8 @@ class Reader:
         metadata = {entry.key: entry.value for entry in self.model.metadata_props}
         return Mesh.parse(metadata["rankwise.mesh"]) if "rankwise.mesh" in metadata else None
 
-    def rewrite(self, nodes: Any) -> None:
-        """Rewrite a list of nodes in place, and the bodies that they hold.
-
-        Raises ModelError for a node that cannot be said in ours.
-        """
-        if not any(speaks(node, self.functions) for node in nodes):
-            return
-        made = [new for node in nodes for new in self._read(node)]
-        del nodes[:]
-        nodes.extend(made)
-
-    def _read(self, node: NodeProto) -> list[NodeProto]:
-        for body in subgraphs(node):
-            self.rewrite(body.node)
+    def read(self, node: NodeProto) -> list[NodeProto]:
+        """Return a node in ours. Raises ModelError for one that cannot be said there."""
         dialect = dialect_of(node)
         if dialect is None or (node.domain, node.op_type) in self.functions:
             return [node]

@@ -8,7 +8,7 @@ from onnx import ModelProto, NodeProto, helper
 
 from ..calls import inlined
 from ..meshes import with_lists
-from ..nodes import subgraphs, with_inner
+from ..nodes import rewrite, subgraphs, with_inner
 from ..opset import DOMAIN, is_ours
 from .reading import Reader
 from .recognition import is_foreign, speaks
@@ -30,7 +30,7 @@ def translated(model: ModelProto, ranks: int | None = None) -> ModelProto:
     made.CopyFrom(known)
     reader = Reader(known, ranks)
     for holder in (made.graph, *made.functions):
-        reader.rewrite(holder.node)
+        rewrite(holder, reader.read)
     return made
 
 

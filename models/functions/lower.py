@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper, shap
 from ..calls import inlined
 from ..errors import ModelError
 from ..graph import load, opsets
-from ..nodes import every_node, label, subgraphs
+from ..nodes import every_node, label, rewrite, subgraphs
 from ..opset import DOMAIN as OURS
 from ..opset import OPS, VERSION, attributes, is_ours
 from ..plan import check_whole, sealed
@@ -53,9 +53,7 @@ def lower(model: ModelProto, chosen: Mapping[str, str], place: Place | None) -> 
     if opset < OLDEST:
         raise ModelError(f"expected a model of opset {OLDEST} or newer, got {opset}")
     lowerer = _Lowerer(chosen, place, opset, element_types(made))
-    nodes = lowerer.rewritten(made.graph.node)
-    del made.graph.node[:]
-    made.graph.node.extend(nodes)
+    rewrite(made.graph, lowerer.called)
     known = {(function.domain, function.name) for function in made.functions}
     made.functions.extend(f for f in lowerer.functions.values() if (f.domain, f.name) not in known)
     imported = {entry.domain for entry in made.opset_import}
@@ -94,22 +92,10 @@ class _Lowerer:
     functions: dict[str, FunctionProto] = field(default_factory=dict)
     """those that are called, by name"""
 
-    def rewritten(self, nodes: Iterable[NodeProto]) -> list[NodeProto]:
-        """Return nodes with calls in place of collectives, in their bodies too."""
-        made = list[NodeProto]()
-        for node in nodes:
-            kept = NodeProto()
-            kept.CopyFrom(node)
-            for body in subgraphs(kept):
-                inner = self.rewritten(body.node)
-                del body.node[:]
-                body.node.extend(inner)
-            is_chosen = is_ours(node) and node.op_type in self.chosen
-            made += self._called(kept) if is_chosen else [kept]
-        return made
-
-    def _called(self, node: NodeProto) -> list[NodeProto]:
-        """Return what does the same as a collective."""
+    def called(self, node: NodeProto) -> list[NodeProto]:
+        """Return what does the same as a collective that is chosen; another node as it is."""
+        if not is_ours(node) or node.op_type not in self.chosen:
+            return [node]
         try:
             values = attributes(node)
             return self._call(node, values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, helper
 
 from ..calls import Key, called, key_of
 from ..errors import ModelError
-from ..nodes import attribute, every_node, label, subgraphs
+from ..nodes import attribute, every_node, label, rewrite
 from ..opset import DOMAIN as OURS
 from ..opset import OPS, is_ours
 from ..plan import check_whole
@@ -39,9 +39,7 @@ def native(model: ModelProto, place: Place) -> ModelProto:
     maker = {name: node for node in every_node(made) for name in node.output if name}
     swap = _Swap(known, maker, place)
     for holder in (made.graph, *(f for f in made.functions if f.domain != DOMAIN)):
-        nodes = swap.rewritten(holder.node)
-        del holder.node[:]
-        holder.node.extend(nodes)
+        rewrite(holder, swap.swapped)
     return made
 
 
@@ -79,24 +77,14 @@ class _Swap:
     maker: Mapping[str, NodeProto]
     place: Place
 
-    def rewritten(self, nodes: Iterable[NodeProto]) -> list[NodeProto]:
-        """Return nodes with operators in place of calls, in their bodies too."""
-        made = list[NodeProto]()
-        for node in nodes:
-            kept = NodeProto()
-            kept.CopyFrom(node)
-            for body in subgraphs(kept):
-                inner = self.rewritten(body.node)
-                del body.node[:]
-                body.node.extend(inner)
-            what = self.known.get(called(node))
-            if isinstance(what, Lowering):
-                made.append(self._lowered(kept, what))
-            elif what is not None and self._is_here(kept):
-                made.append(self._ring(kept, what))
-            else:
-                made.append(kept)
-        return made
+    def swapped(self, node: NodeProto) -> list[NodeProto]:
+        """Return the operator in place of a call; another node as it is."""
+        what = self.known.get(called(node))
+        if isinstance(what, Lowering):
+            return [self._lowered(node, what)]
+        if what is not None and self._is_here(node):
+            return [self._ring(node, what)]
+        return [node]
 
     def _lowered(self, node: NodeProto, what: Lowering) -> NodeProto:
         _check_place(node, what, self.place)
