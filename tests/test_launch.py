@@ -180,8 +180,9 @@ def alive(pid: int) -> bool:
 @pytest.mark.timeout(60)
 def test_scratch_files_go_though_ranks_are_ended() -> None:
     program = (
-        "import tempfile, time; from rankwise.runtime.environment import scratch_folder;"
-        "print(tempfile.mkdtemp(dir=scratch_folder()), flush=True); time.sleep(50)"
+        "import os, tempfile, time; from rankwise.runtime.environment import scratch_folder;"
+        # One write, so that ranks whose output is not buffered cannot print into one line.
+        "os.write(1, f'{tempfile.mkdtemp(dir=scratch_folder())}\\n'.encode()); time.sleep(50)"
     )
     process = launched(3, "-c", program)
     assert process.stdout is not None
