@@ -142,7 +142,11 @@ def _truth(value: Any) -> bool:
 
 
 def _element(x: Array, dim: int, k: int) -> Array:
-    return np.asarray(np.moveaxis(x, dim, 0)[k], order="C")
+    """Copy an element: arrays are known by their ids, and a view of `x` would have one of its own.
+
+    So it stays as it is while it is sent, and the caller may have it, whatever becomes of `x`.
+    """
+    return np.array(np.moveaxis(x, dim, 0)[k], order="C")
 
 
 def _stacked(column: Sequence[Array], kind: TypeProto | None, dim: int = 0) -> Array:
