@@ -113,6 +113,7 @@ class InferenceSession:
             if not prove(self._comm, plan, loaded):
                 self._comm.checked = True
             self._groups = Groups(self._comm, loaded.mesh)
+            self._groups.make(plan)
             outlines = gathered(self._comm, outline(plan))
             self._program: Program | None = together(
                 self._comm, lambda: self._prepare(loaded, plan, outlines, options, given)
