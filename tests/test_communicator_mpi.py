@@ -36,6 +36,7 @@ def test_the_first_example_of_the_lecture_runs(mpirun: MpiRun) -> None:
 
 
 LIFE = """
+import time
 import numpy as np, pytest
 from rankwise.collectives import CollectiveError, CollectiveTimeout, Communicator, Patience
 from rankwise.collectives import MismatchError, inbox
@@ -86,6 +87,8 @@ MPI.COMM_WORLD.Barrier()
 impatient.free()
 if comm.rank == 0:
     print("lived", flush=True)
+    time.sleep(0.3)  # MPICH's mpiexec drops what it has not read yet when a rank aborts
+MPI.COMM_WORLD.Barrier()
 impatient.abort(5)
 """
 
