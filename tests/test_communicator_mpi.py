@@ -1,12 +1,9 @@
 """The communicator under MPI: the checks of three modules, and what only MPI has."""
 
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
-
-MpiRun = Callable[..., CompletedProcess[str]]
+from conftest import MpiRun
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(150)]
 

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import MpiRun
 
 from rankwise.collectives import (
     CollectiveError,
@@ -19,8 +19,6 @@ from rankwise.collectives import (
     Work,
     local,
 )
-
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def soon(holds: Callable[[], bool]) -> None:
