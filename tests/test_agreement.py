@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from written import Feeds, model, run
+from sessions import Feeds, run
+from written import model
 
 import rankwise
 from rankwise.collectives import Communicator, local

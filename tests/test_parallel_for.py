@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import onnx
 import pytest
-from onnx import parser
+import sessions
+from sessions import Feeds, run
 
-import rankwise
-from rankwise.collectives import Communicator, local
 from rankwise.models.errors import ModelError
 from rankwise.runtime.execute import NodeError
-
-Array = np.ndarray[Any, np.dtype[Any]]
-Feeds = Mapping[str, Any]
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -24,16 +19,7 @@ X = np.arange(6, dtype=np.float32).reshape(2, 3)
 def model(
     body: str, ends: str = "(float[n,m] x, int64 count) => (float[a,b] y)"
 ) -> onnx.ModelProto:
-    header = '<ir_version: 10, opset_import: ["" : 20, "rankwise" : 1]>'
-    return parser.parse_model(f"{header} g {ends} {{ {body} }}")
-
-
-def run(size: int, made: onnx.ModelProto, feeds: Callable[[int], Feeds]) -> list[list[Array]]:
-    def on_rank(comm: Communicator) -> list[Array]:
-        with rankwise.InferenceSession(made.SerializeToString(), comm=comm) as session:
-            return session.run(None, feeds(comm.rank))
-
-    return local.run(size, on_rank, timeout=60)
+    return sessions.model(body, ends)
 
 
 def counted(count: int) -> Callable[[int], Feeds]:

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from annotated import MESH, check, model, normal, run
+from annotated import MESH, check, model
+from case import normal
 from google.protobuf import text_format
 from onnx import ModelProto, ShardingSpecProto
+from sessions import run
 
 from rankwise.models.dialects.annotation_specs import read_spec, write_spec
 from rankwise.models.graph import load
@@ -113,7 +115,7 @@ def test_rows_and_columns_on_the_same_two_devices_make_no_sense() -> None:
     specs = {k: f"device: 0 device: 1 {HALVES % dim}" for dim, k in enumerate("xw")}
     made = annotated(text, specs)
     with pytest.raises(ValueError, match="do not compose"):
-        run(made, 4, {"x": normal(32, 1024), "w": normal(32, 1024)})
+        run(4, made, {"x": normal(32, 1024), "w": normal(32, 1024)})
 
 
 def test_stages_of_the_diagram_are_numbered_from_one() -> None:
