@@ -1,7 +1,7 @@
 """A timeline as Chrome's trace events, which Perfetto and chrome://tracing show.
 
-A process is a rank, and has one thread. Waiting is a slice of its own inside that of a communication, and an arrow
-leads from each Send to its Recv (the Trace Event Format of Chromium).
+A process is a rank, and has one thread. Waiting is a slice of its own inside that of a
+communication, and an arrow leads from each Send to its Recv (the Trace Event Format of Chromium).
 """
 
 from __future__ import annotations
