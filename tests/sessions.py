@@ -16,6 +16,8 @@ from rankwise.collectives import Communicator, local
 Array = np.ndarray[Any, np.dtype[Any]]
 Feeds = Mapping[str, Any]
 
+TIMEOUT_S = 120.0  # 60 were not enough for four ranks of many fragments on a core that others used
+
 
 def model(
     body: str, ends: str = "(float[n,m] x) => (float[a,b] y)", **weights: Any
@@ -50,4 +52,4 @@ def run(
             session.run(None, fed)  # a second run must not see the first
             return session.run(None, fed)
 
-    return local.run(size, on_rank, timeout=60)
+    return local.run(size, on_rank, timeout=TIMEOUT_S)
