@@ -1,7 +1,6 @@
 """What is chosen to be sharded, written as annotations and executed, equals the plain graph."""
 
 from pathlib import Path
-from typing import Any
 
 import graphs
 import onnx
@@ -9,21 +8,12 @@ import onnxruntime
 import pytest
 from comparison import assert_same
 from conftest import MpiRun
+from sessions import run
 
-from rankwise import InferenceSession
-from rankwise.collectives import Communicator, local
 from rankwise.models.dialects.annotations import check
 from rankwise.models.errors import HintError, MeshError
 from rankwise.models.manifest import Manifest
 from rankwise.models.sharding import shard
-
-
-def run(path: Path, ranks: int, feeds: dict[str, Any]) -> list[list[Any]]:
-    def answer(comm: Communicator) -> list[Any]:
-        with InferenceSession(path, comm=comm) as session:
-            return session.run(None, feeds)
-
-    return local.run(ranks, answer)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +32,7 @@ def test_annotated_graphs_equal_plain_ones(name: str, ranks: int, tmp_path: Path
     # A backend may ignore annotations: the file alone is the plain graph.
     alone = onnxruntime.InferenceSession(made / "model.onnx").run(None, case.feeds)
     assert_same(alone, wanted)
-    for got in run(made, ranks, case.feeds):
+    for got in run(ranks, made, case.feeds):
         assert_same(got, wanted)
 
 
@@ -58,7 +48,7 @@ def test_stages_too(name: str, mesh: str, ranks: int, tmp_path: Path) -> None:
     stages = {c.pipeline_stage for node in written.graph.node for c in node.device_configurations}
     assert stages == {entry.stage for entry in manifest.ranks}
     wanted = onnxruntime.InferenceSession(case.model.SerializeToString()).run(None, case.feeds)
-    for got in run(tmp_path / "m", ranks, case.feeds):
+    for got in run(ranks, tmp_path / "m", case.feeds):
         assert_same(got, wanted)
 
 

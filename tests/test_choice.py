@@ -1,11 +1,10 @@
 """What `auto` stands for, and how the user's own table changes it."""
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import MpiRun
 
 from rankwise.collectives import Communicator, local
 from rankwise.collectives.choice import TWO_SHOT_FROM, Setting, automatic
@@ -14,7 +13,6 @@ from rankwise.collectives.reduction import reduction
 from rankwise.collectives.table import TABLE
 from rankwise.collectives.tuned import Case, Tuned
 
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 F4 = np.dtype("f4")
 SUM = reduction("sum", F4)
 MATMUL = reduction(lambda a, b: a @ b, F4)

@@ -14,7 +14,8 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import numpy_helper
-from written import Feeds, model, run
+from sessions import Feeds, run
+from written import model
 
 import rankwise
 from rankwise.collectives import Communicator, local

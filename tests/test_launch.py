@@ -5,16 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import PIPE, CompletedProcess, Popen
+from subprocess import PIPE, Popen
 
 import pytest
+from conftest import MpiRun
 
 from rankwise.runtime import launch
 from rankwise.runtime.launch import LaunchError, command, without_noise
-
-MpiRun = Callable[..., CompletedProcess[str]]
 
 LAUNCH = """
 import sys

@@ -1,11 +1,7 @@
 """Messages between processes: longer ones than expected, and long ones in batches."""
 
-import subprocess
-from collections.abc import Callable
-
 import pytest
-
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
+from conftest import MpiRun
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(150)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from comparison import assert_same
+from deadline import soon
 from sessions import Array, model, operand
 
 import rankwise
@@ -209,8 +209,7 @@ def test_a_run_beside_another_is_refused_and_does_not_disturb_it(tmp_path: Path)
         made: list[Any] = []
         other = threading.Thread(target=lambda: made.extend(session.run(None, feeds)))
         other.start()  # and waits for rank 1
-        while not session._running.locked():
-            time.sleep(0.001)
+        soon(session._running.locked)
         with pytest.raises(RuntimeError, match="one run at a time"):
             session.run(None, feeds)
         may_join.set()
