@@ -100,8 +100,6 @@ class Decision(NamedTuple):
     """who communicates in what it decides on, as far as the program has come"""
     about: str
     """the first communication there, "" if there is none"""
-    is_alike: bool
-    """whether both ways communicate alike"""
 
 
 class Numbers:

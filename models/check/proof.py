@@ -82,7 +82,7 @@ def _taken_alone(decisions: Sequence[Decision]) -> Iterator[Finding]:
         deciding[decision.number].add(decision.rank)
     for decision in decisions:
         others = sorted(decision.ranks - deciding[decision.number] - {decision.rank})
-        if decision.about and others and not decision.is_alike:
+        if decision.about and others:
             text = (
                 f"expected a condition that is the same on rank {others[0]}, since it decides on "
                 f"{decision.about}; Broadcast it first"

@@ -173,6 +173,16 @@ class Plan:
     """of a body: the values outside that it reads, under their own names"""
 
     @property
+    def effects(self) -> tuple[Communicate | ParallelFor, ...]:
+        """What sends, receives, or waits for others, in bodies too."""
+        return tuple(
+            step
+            for step in every_step(self)
+            if isinstance(step, ParallelFor)
+            or (isinstance(step, Communicate) and OPS[step.op].is_effect)
+        )
+
+    @property
     def communications(self) -> tuple[Communicate, ...]:
         """The communication nodes, those in bodies among them."""
         return tuple(step for step in every_step(self) if isinstance(step, Communicate))
@@ -194,7 +204,7 @@ class Plan:
     @property
     def is_effect(self) -> bool:
         """Whether something in it sends, receives, or waits for others."""
-        return self.is_collective or any(OPS[s.op].is_effect for s in self.communications)
+        return bool(self.effects)
 
     def without_weights(self) -> Plan:
         """Return the plan without its models: what remains to be held while it runs."""
@@ -240,8 +250,14 @@ def every_step(plan: Plan) -> Iterator[Instruction]:
 
 
 def outline(plan: Plan) -> str:
-    """Return the control flow of a plan as text, with the collectives in it; "" for none."""
-    return " ".join(_outlined(step) for step in every_step(plan) if isinstance(step, Control))
+    """Return the control flow around collectives as text, with these; "" for none."""
+    controls = (step for step in every_step(plan) if isinstance(step, Control))
+    return " ".join(_outlined(step) for step in controls if _meets(step))
+
+
+def _meets(step: Control) -> bool:
+    """Say whether ranks come together in a step."""
+    return isinstance(step, ParallelFor) or any(body.is_collective for body in step.bodies)
 
 
 def _outlined(step: Control) -> str:
