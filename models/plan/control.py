@@ -96,17 +96,17 @@ def _scan(node: NodeProto, plan_body: PlanBody) -> Scan:
 
 
 def _parallel_for(node: NodeProto, plan_body: PlanBody) -> ParallelFor:
-    try:
-        values = parallel_attributes(node)
-    except ValueError as error:
-        raise ModelError(f"{label(node)}: {error}") from None
+    values = parallel_attributes(node)
     body = plan_body(values.pop("body"))
-    given = _first(node, 1) + tuple(node.input[1:])
-    _expect(node, "inputs of its body", len(given), len(body.inputs))
-    _expect(node, "outputs of its body", len(node.output), len(body.outputs))
     returns, dim = values.pop("returns"), values.pop("dim")
     return ParallelFor(
-        name_of(node), (*given, *body.captured), tuple(node.output), body, returns, dim, values
+        name_of(node),
+        (*node.input, *body.captured),
+        tuple(node.output),
+        body,
+        returns,
+        dim,
+        values,
     )
 
 
