@@ -107,6 +107,14 @@ def _bound(body: GraphProto) -> set[str]:
     return own | {name for node in body.node for name in node.output}
 
 
+def value_names(graph: GraphProto) -> set[str]:
+    """Return the names of all values of a graph, those in its bodies among them."""
+    names = _bound(graph) | {name for node in graph.node for name in node.input}
+    for node in graph.node:
+        names.update(*map(value_names, subgraphs(node)))
+    return names
+
+
 def free(name: str, taken: set[str]) -> str:
     """Return the name, or with a number behind it where it is taken; it is taken from now on."""
     numbered = (f"{name}/{count}" for count in itertools.count(2))

@@ -108,3 +108,31 @@ def test_ranks_that_decide_differently_are_told_though_one_asks_more(then: str) 
 
     with pytest.raises(Exception, match="expected the same condition on all ranks"):
         local.run(2, on_rank, timeout=20)
+
+
+TRAINED = """
+    one = Constant<value_floats=[1.0]>() ratio = Constant<value_float=0.5>()
+    is_trained = Constant<value = bool {TRAINED}>()
+    drawn = Dropout(one, ratio, is_trained) zero = Constant<value_floats=[0.0]>()
+    c = Greater(drawn, zero)
+    y = If (c) <then_branch = t () => (a) { a = R.AllReduce(x) },
+                else_branch = e () => (b) { b = Neg(x) }>
+"""
+
+
+def test_what_a_rank_draws_is_not_the_same_on_all() -> None:
+    drawn = TRAINED.replace("TRAINED", "1")
+    assert {f.kind for f in checked(drawn).findings} == {"branch"}
+    assert checked(drawn.replace("Dropout(", "Dropout<seed=1>(")).is_proof
+
+
+def test_the_result_of_a_parallel_for_is_the_same_on_all_ranks() -> None:
+    body = """
+        two = Constant<value_int=2>()
+        p = R.ParallelFor <body = b (id) => (o) { i = Constant<value_int=0>() o = Gather(x, i) }>
+            (two)
+        half = Constant<value_float=0.5>() c = Greater(p, half)
+        y = If (c) <then_branch = t () => (a) { a = R.AllReduce(x) },
+                    else_branch = e () => (b) { b = Neg(x) }>
+    """
+    assert checked(body).findings == ()

@@ -90,7 +90,7 @@ def given(events: Sequence[Event], shared: Shared) -> list[Value]:
         root = first.step.attributes["root"]
         value = events[root].value if 0 <= root < len(events) else None
         return [value or shared.value(UNKNOWN)] * len(events)
-    if first.op in ("AllReduce", "AllGather"):
+    if first.op in ("AllReduce", "AllGather", "ParallelFor"):
         # The same for all, bit by bit.
         return [shared.value(_result(events, first))] * len(events)
     return [shared.value(_result(events, event)) for event in events]

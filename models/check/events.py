@@ -50,7 +50,7 @@ class Event(NamedTuple):
 
     @property
     def node(self) -> str:
-        return self.step.node_name or self.step.inputs[0]
+        return self.step.node_name or next(iter(self.step.inputs), "")
 
     @property
     def place(self) -> int:
