@@ -1,6 +1,6 @@
 """ONNX graphs as data. Knows no MPI and no onnxruntime.
 
-Graphs:         graph, nodes, bodies, ordering, weights, states, builder, files
+Graphs:         graph, imports, nodes, bodies, ordering, weights, states, builder, files
 What is known:  shapes, body_shapes, contrib, known
 Communication:  opset, effects, tokens, groups, mesh, meshes, parallel, unrolling, representations,
                 calls

@@ -16,11 +16,11 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from .calls import inlined
 from .dialects import ort_distributed
-from .dialects.translation import with_imports
 from .effects import is_effect, place_of
 from .errors import MeshError, ModelError
 from .graph import mesh_of
 from .groups import members
+from .imports import with_imports
 from .known import integers, types
 from .mesh import Mesh
 from .nodes import attribute, every_node, label, replace_nodes, rewrite
@@ -117,6 +117,11 @@ def _of_rank(whole: ModelProto, mesh: Mesh, rank: int) -> ModelProto:
         if node.op_type in ASKED:
             number = group.index(rank) if node.op_type == "Rank" else len(group)
             return [_constant(number, node.output[0], node.name)]
+        if not 0 <= values.get("root", 0) < len(group):
+            raise ModelError(
+                f"{label(node)}: expected root to be a rank below {len(group)}, "
+                f"got {values['root']}"
+            )
         kind = tensor_type(known.get(node.input[0]))[0] if node.input else None
         if OPS[node.op_type].operand == "optional" and kind and group[values["root"]] != rank:
             node.input[0] = ""

@@ -1,5 +1,7 @@
 """What is not proven: bodies that ranks take or repeat on what only a run knows."""
 
+import re
+
 import numpy as np
 import pytest
 from onnx import ModelProto
@@ -136,3 +138,23 @@ def test_the_result_of_a_parallel_for_is_the_same_on_all_ranks() -> None:
                     else_branch = e () => (b) { b = Neg(x) }>
     """
     assert checked(body).findings == ()
+
+
+SCAN = """y = Scan <num_scan_inputs = 1, ATTRIBUTES
+    body = b (e) => (s) { s = R.AllReduce(e) }> (x)"""
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ("scan_input_axes = [2],", "expected scan_input_axes from -2 to 1, got 2"),
+        ("scan_input_axes = [-3],", "expected scan_input_axes from -2 to 1, got -3"),
+        ("scan_output_axes = [2],", "expected scan_output_axes from -2 to 1, got 2"),
+    ],
+)
+def test_dims_of_a_scan_that_there_are_none_of_are_found(attributes: str, message: str) -> None:
+    body = SCAN.replace("ATTRIBUTES", attributes)
+    verdict = checked(body, ends="(float[4, 3] x) => (y)")
+    assert [f.text for f in verdict.certain] == [message] * 2
+    good = re.sub(r"-?\d\]", "-1]", body)
+    assert checked(good + " z = R.AllReduce(y)", ends="(float[4, 3] x) => (z)").is_proof

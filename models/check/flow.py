@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..plan import Branch, Control, ParallelFor, Repeat, Scan
 from .events import Decision, Event, Events, Value
+from .findings import Finding
 from .values import UNKNOWN, Tensor
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def repeat(program: Program, step: Repeat, scope: Scope) -> Events:
     if assumed:
         carried = _either(program, initial, carried, assumed)
     scope.update(zip(step.outputs, carried, strict=False))
-    names = step.outputs[step.carried :]
-    _stack(program, scope, names, rows, [0] * len(names), bool(assumed))
+    dims = [0] * (len(step.outputs) - step.carried)
+    _stack(program, step, scope, rows, dims, is_assumed=bool(assumed))
 
 
 def scan(program: Program, step: Scan, scope: Scope) -> Events:
@@ -78,8 +79,8 @@ def scan(program: Program, step: Scan, scope: Scope) -> Events:
     walked = len(step.input_dims)
     read = [program.read(scope, name, step) for name in step.inputs[: step.states + walked]]
     initial, inputs, rows = read[: step.states], read[step.states :], list[list[Value]]()
-    shape = inputs[0].tensor.shape
-    length = None if shape is None else shape[step.input_dims[0]]
+    ways = zip(inputs, step.input_dims, strict=True)
+    length, *_ = [_length(program, step, value, dim) for value, dim in ways]
     trips = length if length is not None else _decide(program, step, inputs[0])
     states = initial
     for _ in range(trips):
@@ -93,8 +94,7 @@ def scan(program: Program, step: Scan, scope: Scope) -> Events:
     if length is None:
         states = _either(program, initial, states, [inputs[0]])
     scope.update(zip(step.outputs, states, strict=False))
-    names = step.outputs[step.states :]
-    _stack(program, scope, names, rows, step.output_dims, length is None)
+    _stack(program, step, scope, rows, step.output_dims, is_assumed=length is None)
 
 
 def parallel_for(program: Program, step: ParallelFor, scope: Scope) -> Events:
@@ -150,32 +150,52 @@ def _either(
 
 def _element(tensor: Tensor, dim: int) -> Tensor:
     """What is known of an element along a dim."""
-    if tensor.shape is None:
+    shape = tensor.shape
+    if shape is None or not -len(shape) <= dim < len(shape):
         return Tensor(tensor.dtype)
-    shape = list(tensor.shape)
-    del shape[dim]
-    return Tensor(tensor.dtype, tuple(shape))
+    dim %= len(shape)
+    return Tensor(tensor.dtype, shape[:dim] + shape[dim + 1 :])
+
+
+def _length(program: Program, step: Scan, value: Value, dim: int) -> int | None:
+    """The length of what a Scan goes along, if that is known; 0 of a dim that is none."""
+    shape = value.tensor.shape
+    if shape is None:
+        return None
+    place = _counted(program, step, "scan_input_axes", dim, len(shape))
+    return 0 if place is None else shape[place]
+
+
+def _counted(program: Program, step: Control, name: str, dim: int, rank: int) -> int | None:
+    """Count a dim from the first one; note one that tensors of that rank do not have."""
+    if -rank <= dim < rank:
+        return dim % rank
+    text = f"expected {name} from {-rank} to {rank - 1}, got {dim}"
+    found = Finding("mismatch", program.rank, step.op, step.node_name, text)
+    program.shared.findings.append(found)
+    return None
 
 
 def _stack(
     program: Program,
+    step: Repeat | Scan,
     scope: Scope,
-    names: Sequence[str],
     rows: Sequence[Sequence[Value]],
     dims: Sequence[int],
+    *,
     is_assumed: bool,
 ) -> None:
-    """Note what is known of the results of all iterations, stacked."""
-    for k, name in enumerate(names):
+    """Note what is known of the latest outputs: results of all iterations, stacked along dims."""
+    for k, name in enumerate(step.outputs[len(step.outputs) - len(dims) :]):
         tensors = [row[k].tensor for row in rows]
         joined = tensors[0] if tensors else UNKNOWN
         for tensor in tensors[1:]:
             joined = joined.joined(tensor)
         if joined.shape is not None:
-            shape = list(joined.shape)
-            place = dims[k] if dims[k] >= 0 else len(shape) + 1 + dims[k]
-            shape.insert(place, None if is_assumed else len(tensors))
-            joined = joined._replace(shape=tuple(shape))
+            shape, count = joined.shape, None if is_assumed else len(tensors)
+            at = _counted(program, step, "scan_output_axes", dims[k], len(shape) + 1)
+            whole = None if at is None else (*shape[:at], count, *shape[at:])
+            joined = joined._replace(shape=whole)
         scope[name] = program.shared.value(joined._replace(content=None))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from onnx import ModelProto, helper, parser
 
 from ..errors import ModelError
+from ..imports import with_imports
 from ..known import integers, types
 from ..mesh import Mesh
 from ..nodes import every_node
@@ -15,7 +16,7 @@ from ..plan import check_whole, sealed
 from ..plan.seal import set_seal
 from . import DIALECTS
 from .dialect import Dialect
-from .translation import resolved, translated, with_imports
+from .translation import resolved, translated
 from .writing import Writer
 
 OURS = "rankwise"

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper, shape_inference
+from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper
 
 from ...collectives.reduction import reduction
 from ..calls import inlined
 from ..errors import ModelError
 from ..graph import load, opsets
+from ..known import inferred
 from ..nodes import every_node, free, label, rewrite, subgraphs, value_names
 from ..opset import DOMAIN as OURS
 from ..opset import OPS, VERSION, attributes, is_ours
@@ -66,10 +67,7 @@ def lower(model: ModelProto, chosen: Mapping[str, str], place: Place | None) -> 
 
 def element_types(model: ModelProto) -> dict[str, int]:
     """Return what is known of the element types of a model's values, in bodies too."""
-    try:
-        told = shape_inference.infer_shapes(model)
-    except Exception:  # of what onnx thinks wrong; onnxruntime may still run it
-        told = model
+    told = inferred(model)
     graphs = [told.graph, *(b for node in every_node(told) for b in subgraphs(node))]
     types = {
         value.name: value.type.tensor_type.elem_type

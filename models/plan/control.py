@@ -71,13 +71,17 @@ def _stops(body: Plan) -> bool:
 def _scan(node: NodeProto, plan_body: PlanBody) -> Scan:
     body = plan_body(_body(node, "body"))
     walked = attribute(node, "num_scan_inputs", 0)
-    assert isinstance(walked, int)  # by the schema
-    states = len(node.input) - walked
-    stacked = len(body.outputs) - states
-    if walked < 1 or states < 0 or stacked < 0:
+    if not isinstance(walked, int) or not 1 <= walked <= len(node.input):
         raise ModelError(
             f"{label(node)}: expected num_scan_inputs from 1 to {len(node.input)} inputs, "
             f"got {walked}"
+        )
+    states = len(node.input) - walked
+    stacked = len(node.output) - states
+    if stacked < 0:
+        raise ModelError(
+            f"{label(node)}: expected its {states} states among its outputs, got "
+            f"{len(node.output)} of these"
         )
     if len(node.input) == len(body.inputs) + 1:
         raise ModelError(
@@ -131,7 +135,8 @@ def _expect(node: NodeProto, what: str, expected: int, got: int) -> None:
 
 def _listed(node: NodeProto, name: str, count: int) -> tuple[int, ...]:
     values = attribute(node, name, [0] * count)
-    assert isinstance(values, Sequence)  # by the schema
+    if not isinstance(values, Sequence) or not all(isinstance(value, int) for value in values):
+        raise ModelError(f"{label(node)}: expected integers as {name}, got {values!r}")
     _expect(node, name, count, len(values))
     return tuple(values)
 
