@@ -12,7 +12,7 @@ from pathlib import Path
 
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 
-from .nodes import attribute, copied, free, subgraphs
+from .nodes import attribute, copied, free, replace_nodes, subgraphs
 from .weights import Weight
 
 FORMS = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
@@ -47,9 +47,7 @@ def with_bodies(node: NodeProto, change: Callable[[GraphProto], list[NodeProto]]
         return node
     changed = copied(node)
     for body in bodies(changed):
-        nodes = change(body)
-        del body.node[:]
-        body.node.extend(nodes)
+        replace_nodes(body, change(body))
     return changed
 
 

@@ -133,8 +133,7 @@ def renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
     """Return a node that reads and makes values under other names, in its bodies too."""
     if names.keys().isdisjoint((*references(node), *node.output)):
         return node
-    changed = NodeProto()
-    changed.CopyFrom(node)
+    changed = copied(node)
     _rename(changed, names)
     return changed
 

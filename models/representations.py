@@ -24,10 +24,10 @@ from .imports import with_imports
 from .known import integers, types
 from .mesh import Mesh
 from .nodes import attribute, every_node, label, replace_nodes, rewrite
-from .opset import DOMAIN, OPS, VERSION, attributes, is_ours, tensor_type
+from .opset import DOMAIN, GROUP, OPS, VERSION, attributes, is_ours, tensor_type
 from .plan import check_whole, sealed
 from .tokens import ordered
-from .unrolling import GROUP, Unroller, ours
+from .unrolling import Unroller, ours
 
 ASKED = {"Rank": "rank", "Size": "size"}
 """Operators, and the inputs that an explicit model has in their place."""

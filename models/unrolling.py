@@ -9,10 +9,8 @@ from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper
 
 from .errors import ModelError
 from .nodes import copied, label, renamed
-from .opset import DOMAIN, is_ours
+from .opset import DOMAIN, GROUP, is_ours
 from .parallel import PARALLEL_FOR, parallel_attributes
-
-GROUP = ("groups", "group_size", "axis_name")
 
 
 class Unroller:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..opset import OPS, result
-from .alone import DIMS
+from ..opset import DIMS, GROUP, OPS, result
 from .events import Event, Shared, Value
 from .findings import Finding
 from .values import UNKNOWN, Dims, Tensor, dtype_name, may_equal
 
-PLACE = ("groups", "group_size", "axis_name", "dtype", "order", "effects")
+PLACE = (*GROUP, "dtype", "order", "effects")
 """Attributes that need not be the same: groups are compared as ranks, dtype with what comes, and a
 rank numbers what it has."""
 

@@ -14,8 +14,8 @@ from ..errors import ModelError
 from ..graph import load, opsets
 from ..known import inferred
 from ..nodes import every_node, free, label, rewrite, subgraphs, value_names
+from ..opset import DIMS, GROUP, OPS, VERSION, attributes, is_ours
 from ..opset import DOMAIN as OURS
-from ..opset import OPS, VERSION, attributes, is_ours
 from ..plan import check_whole, sealed
 from ..shapes import infer
 from .lowering import Lowering, check_algorithm
@@ -28,8 +28,7 @@ Place = Callable[[Mapping[str, Any]], tuple[int, int]]
 OLDEST = 13
 """The opset in which Split is told the lengths of parts by a tensor."""
 
-GROUP = ("groups", "group_size", "axis_name")
-KEPT = ("dim", "split_dim", "concat_dim", *GROUP)
+KEPT = (*DIMS, *GROUP)
 """Attributes that a call has of its node."""
 
 LOGICAL = ("land", "lor", "lxor")

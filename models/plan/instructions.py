@@ -214,12 +214,12 @@ class Plan:
     def reaching(self, inputs: Collection[str], outputs: Collection[str]) -> tuple[int, ...]:
         """Return the numbers of the instructions that it takes to make `outputs` of `inputs`.
 
-        Messages between two ranks are kept always: neither can know what the other needs.
+        Messages between two ranks are kept always, in bodies too: neither can know what the other
+        needs.
         """
         needed, kept = set(outputs).difference(inputs), list[int]()
         for k, step in reversed(list(enumerate(self.instructions))):
-            is_message = isinstance(step, Communicate) and step.op in ("Send", "Recv")
-            if is_message or not needed.isdisjoint(step.outputs):
+            if _holds_messages(step) or not needed.isdisjoint(step.outputs):
                 kept.append(k)
                 needed |= set(step.inputs).difference(inputs)
         return tuple(reversed(kept))
@@ -247,6 +247,13 @@ def every_step(plan: Plan) -> Iterator[Instruction]:
         yield step
         for body in bodies_of(step):
             yield from every_step(body)
+
+
+def _holds_messages(step: Instruction) -> bool:
+    """Say whether an instruction sends to or receives from a single rank."""
+    inside = (part for body in bodies_of(step) for part in every_step(body))
+    parts = (part for part in (step, *inside) if isinstance(part, Communicate))
+    return any(part.op in ("Send", "Recv") for part in parts)
 
 
 def outline(plan: Plan) -> str:
