@@ -158,3 +158,30 @@ def test_dims_of_a_scan_that_there_are_none_of_are_found(attributes: str, messag
     assert [f.text for f in verdict.certain] == [message] * 2
     good = re.sub(r"-?\d\]", "-1]", body)
     assert checked(good + " z = R.AllReduce(y)", ends="(float[4, 3] x) => (z)").is_proof
+
+
+PAIRS = "groups=[0, 1, 2, 3], group_size=2"
+TOLD = (
+    f"told = R.Broadcast<{PAIRS}>(fed) "
+    + """
+    sum = If (told) <then_branch = t () => (p) { a = R.AllReduce<PAIRS>(x) THEN },
+                     else_branch = e () => (q) { b = R.AllReduce<PAIRS>(x) ELSE }>
+""".replace("PAIRS", PAIRS)
+)
+
+
+def told(then: str, other: str) -> str:
+    return TOLD.replace("THEN", then).replace("ELSE", other)
+
+
+def test_pairs_of_ranks_may_go_different_ways() -> None:
+    wider = told("p = Neg(a)", "q = Concat<axis=0>(b, b)") + "y = R.AllReduce(sum)"
+    verdict = checked(wider, 4, ENDS)
+    assert verdict.findings == () and not verdict.is_proof
+    assert checked(told("p = Neg(a)", "q = Abs(b)") + "y = R.AllReduce(sum)", 4, ENDS).is_proof
+    loop = """ y = Loop (sum, , x) <
+        body = l (i, go, v) => (on, w) { on = Identity(go) w = R.AllReduce(v) }>"""
+    three, four = ("p = Constant<value_int=3>()", "q = Constant<value_int=4>()")
+    found = checked(told(three, four) + loop, 4, ENDS).findings
+    assert {finding.kind for finding in found} == {"branch"}
+    assert checked(told(three, three.replace("p", "q", 1)) + loop, 4, ENDS).is_proof

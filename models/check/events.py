@@ -129,6 +129,10 @@ class Shared:
     assumed: bool = True
     """what is assumed of unknown conditions"""
     steps_left: int = STEPS
+    ways: dict[tuple[int, int], list[Tensor]] = field(default_factory=dict)
+    """what is known of the results of both ways of an assumed If, by rank and its id"""
+    is_mixed: bool = False
+    """whether such results are taken to be of either way"""
     numbers: Numbers = field(default_factory=Numbers)
     findings: list[Finding] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)

@@ -27,16 +27,16 @@ def branch(program: Program, step: Branch, scope: Scope) -> Events:
     """Follow an If: one way, or both where neither communicates and only a run knows which."""
     condition = program.read(scope, step.inputs[0], step)
     known = condition.tensor.number
-    if known is not None:
-        bodies = [step.then_body if known != 0 else step.else_body]
-    elif any(body.is_effect for body in step.bodies):
-        bodies = [step.then_body if _decide(program, step, condition) else step.else_body]
+    if known is None and not any(body.is_effect for body in step.bodies):
+        one = yield from program.body(step, step.then_body, (), scope)
+        other = yield from program.body(step, step.else_body, (), scope)
+        made = _either(program, one, other, [condition])
     else:
-        bodies = list(step.bodies)
-    ways = []
-    for body in bodies:
-        ways.append((yield from program.body(step, body, (), scope)))
-    made = ways[0] if len(ways) == 1 else _either(program, ways[0], ways[1], [condition])
+        taken = _decide(program, step, condition) if known is None else known != 0
+        body = step.then_body if taken else step.else_body
+        made = yield from program.body(step, body, (), scope)
+        if known is None:
+            made = _assumed(program, step, condition, made)
     scope.update(zip(step.outputs, made, strict=True))
 
 
@@ -130,6 +130,23 @@ def _decide(program: Program, step: Control, condition: Value) -> bool:
     decision = Decision(program.rank, step.op, step.node_name, abs(number), ranks, about)
     shared.decisions.append(decision)
     return shared.assumed if number > 0 else not shared.assumed
+
+
+def _assumed(program: Program, step: Branch, condition: Value, made: list[Value]) -> list[Value]:
+    """What is known of the results of an assumed way: where conditions mix, of either way."""
+    shared, key = program.shared, (program.rank, id(step))
+    tensors = shared.ways.get(key, [value.tensor for value in made])
+    both = [tensor.joined(value.tensor) for tensor, value in zip(tensors, made, strict=True)]
+    shared.ways[key] = both
+    if not shared.is_mixed:
+        return made
+    number = shared.numbers.of
+    return [
+        value
+        if tensor.content is not None
+        else Value(tensor, number("either", condition.number, value.number))
+        for tensor, value in zip(both, made, strict=True)
+    ]
 
 
 def _either(
