@@ -4,11 +4,12 @@ import re
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, helper, parser
 from programs import checked, model
 
 import rankwise
 from rankwise.collectives import Communicator, local
+from rankwise.models.check import check
 from rankwise.models.plan import build_plan, outline
 
 ENDS = "(float[2] x, bool fed, int64 many) => (y)"
@@ -185,3 +186,32 @@ def test_pairs_of_ranks_may_go_different_ways() -> None:
     found = checked(told(three, four) + loop, 4, ENDS).findings
     assert {finding.kind for finding in found} == {"branch"}
     assert checked(told(three, three.replace("p", "q", 1)) + loop, 4, ENDS).is_proof
+
+
+CALLING = """
+    told = R.Broadcast(x) called = R.F(told) i = Constant<value_int=0>() e = Gather(called, i)
+    half = Constant<value_float=0.5>() c = Greater(e, half)
+    y = If (c) <then_branch = t () => (a) { a = R.AllReduce(x) },
+                else_branch = e () => (b) { b = Neg(x) }>
+"""
+
+
+@pytest.mark.parametrize(
+    ("inner", "kinds"),
+    [
+        (("Abs", "Abs"), set()),
+        (("Abs", "Neg"), {"branch"}),
+        (("RandomNormalLike", "RandomNormalLike"), {"branch"}),
+    ],
+)
+def test_functions_are_looked_into(inner: tuple[str, str], kinds: set[str]) -> None:
+    plans = []
+    for op_type in inner:
+        made = model(CALLING.replace("R.F", "own.F"))
+        text = f"(v) => (w) {{ w = {op_type}(v) }}"
+        made.functions.append(
+            parser.parse_function(f'<domain: "own", opset_import: ["" : 20]> F {text}')
+        )
+        made.opset_import.append(helper.make_opsetid("own", 1))
+        plans.append(build_plan(made))
+    assert {finding.kind for finding in check(plans).findings} == kinds
