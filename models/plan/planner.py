@@ -75,7 +75,7 @@ def sealed(model: ModelProto) -> ModelProto:
 
 
 def _prepared(model: ModelProto) -> ModelProto:
-    """Inline functions, if the model communicates; bring newer opsets down to what onnxruntime reads.
+    """Inline functions if the model communicates; bring a newer opset down to onnxruntime's.
 
     Other dialects are rewritten first. A proof sees what functions draw, and what they make.
     """
