@@ -142,3 +142,27 @@ def test_bad_input_is_one_line(
     assert main([verb, path, *(options if verb == "convert" else ["-n", "2"])]) == 2
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["inspect", "shard"])
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ("num_scan_inputs=1.5", "from 1 to 1 inputs, got 1.5"),
+        ("num_scan_inputs=7", "from 1 to 1 inputs, got 7"),
+        ("num_scan_inputs=1, scan_input_axes=0", "expected integers as scan_input_axes, got 0"),
+        ("num_scan_inputs=1, scan_input_axes=[2]", "expected scan_input_axes from -2 to 1, got 2"),
+        ("num_scan_inputs=1, scan_output_axes=[0, 1]", "expected 1 scan_output_axes, got 2"),
+        ("num_scan_inputs=1, scan_output_axes=[-3]", "scan_output_axes from -2 to 1, got -3"),
+    ],
+)
+def test_a_scan_that_does_not_fit_is_one_line_where_nothing_communicates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, attributes: str, message: str
+) -> None:
+    path = str(tmp_path / "m.onnx")
+    body = f"h = MatMul(x, x) y = Scan <{attributes}, body = b (e) => (s) {{ s = Neg(e) }}> (h)"
+    onnx.save(model(body, "(float[2,2] x) => (y)"), path)
+    options = ["--mesh", "tp=2", "-o", str(tmp_path / "out")] if verb == "shard" else []
+    assert main([verb, path, *options]) == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1

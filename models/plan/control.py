@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from onnx import GraphProto, NodeProto, numpy_helper
@@ -10,6 +10,7 @@ from onnx import GraphProto, NodeProto, numpy_helper
 from ..errors import ModelError
 from ..nodes import attribute, label
 from ..parallel import PARALLEL_FOR, parallel_attributes
+from ..scans import scanned
 from .instructions import Branch, Control, ParallelFor, Plan, Repeat, Scan
 
 PlanBody = Callable[[GraphProto], Plan]
@@ -70,19 +71,6 @@ def _stops(body: Plan) -> bool:
 
 def _scan(node: NodeProto, plan_body: PlanBody) -> Scan:
     body = plan_body(_body(node, "body"))
-    walked = attribute(node, "num_scan_inputs", 0)
-    if not isinstance(walked, int) or not 1 <= walked <= len(node.input):
-        raise ModelError(
-            f"{label(node)}: expected num_scan_inputs from 1 to {len(node.input)} inputs, "
-            f"got {walked}"
-        )
-    states = len(node.input) - walked
-    stacked = len(node.output) - states
-    if stacked < 0:
-        raise ModelError(
-            f"{label(node)}: expected its {states} states among its outputs, got "
-            f"{len(node.output)} of these"
-        )
     if len(node.input) == len(body.inputs) + 1:
         raise ModelError(
             f"{label(node)} goes through a batch, as before opset 9; expected a newer one, "
@@ -91,12 +79,8 @@ def _scan(node: NodeProto, plan_body: PlanBody) -> Scan:
     _expect(node, "inputs of its body", len(node.input), len(body.inputs))
     _expect(node, "outputs of its body", len(node.output), len(body.outputs))
     return Scan(
-        name_of(node), (*node.input, *body.captured), tuple(node.output), body, states,
-        _listed(node, "scan_input_axes", walked),
-        tuple(map(bool, _listed(node, "scan_input_directions", walked))),
-        _listed(node, "scan_output_axes", stacked),
-        tuple(map(bool, _listed(node, "scan_output_directions", stacked))),
-    )  # fmt: skip
+        name_of(node), (*node.input, *body.captured), tuple(node.output), body, *scanned(node)
+    )
 
 
 def _parallel_for(node: NodeProto, plan_body: PlanBody) -> ParallelFor:
@@ -131,14 +115,6 @@ def _first(node: NodeProto, count: int) -> tuple[str, ...]:
 def _expect(node: NodeProto, what: str, expected: int, got: int) -> None:
     if expected != got:
         raise ModelError(f"{label(node)}: expected {expected} {what}, got {got}")
-
-
-def _listed(node: NodeProto, name: str, count: int) -> tuple[int, ...]:
-    values = attribute(node, name, [0] * count)
-    if not isinstance(values, Sequence) or not all(isinstance(value, int) for value in values):
-        raise ModelError(f"{label(node)}: expected integers as {name}, got {values!r}")
-    _expect(node, name, count, len(values))
-    return tuple(values)
 
 
 def name_of(node: NodeProto) -> str:
