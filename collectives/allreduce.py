@@ -10,13 +10,11 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import whole
 from .blocks import Offsets, even
 from .control import Topic, topic
 from .pace import STRIDES, Stride
@@ -34,7 +32,9 @@ def described(name: str, op: str, dtype: np.dtype[Any], shape: tuple[int, ...]) 
     return topic(f"{CALL} {op} by {name} of {dtype} {shape}")
 
 
-async def one_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduction) -> None:
+async def one_shot(
+    shared: Shared, what: Topic, x: Array, out: Array, how: Reduction, call: str = CALL
+) -> None:
     """Everyone copies all in, and combines what all have, in the order of ranks.
 
     x and out are flat and alike, and may be one array. A function of the caller's must get them in
@@ -45,16 +45,10 @@ async def one_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduc
     for mine, into in zip(cut(x, length), cut(out, length), strict=True):
         operands = shared.viewed(x.dtype, mine.size, shared.room(mine.nbytes))
         operands[shared.rank][...] = mine
-        await shared.announced(shared.announce(what), CALL)
-        if not how.commutative:  # the caller's function may write into what others still read
+        await shared.announced(shared.announce(what), call)
+        if not how.elementwise:  # the caller's function may write into what others still read
             operands = [operand.copy() for operand in operands]
         shared.quiet.run(how.many, operands, into)
-
-
-def on_whole(how: Reduction, shape: tuple[int, ...], nbytes: int) -> Reduction:
-    """A function of the caller's on arrays of this shape, for flat ones, of one chunk."""
-    function = whole(how.function, lambda flat: flat.reshape(shape))
-    return replace(how, function=function, tile=nbytes)
 
 
 async def two_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduction) -> None:

@@ -13,13 +13,14 @@ import numpy as np
 
 from .reduction import Reduction
 from .shared import CHUNK
-from .table import lookup
+from .table import Entry, lookup
 from .tuned import Tuned
 
 # allreduce through shared memory: from where it pays that every rank combines a slice only.
 TWO_SHOT_FROM_AT_2_RANKS = 1 << 20
 TWO_SHOT_FROM = 256 << 10
-# For a function of whole arrays, which one_shot calls p - 1 times on every rank.
+# A function of whole arrays is called p - 1 times by every rank that gets a result.
+WHOLE = {"allreduce": "one_shot", "reduce": "direct", "reduce_scatter": "one_shot"}
 WHOLE_UP_TO = 512 << 10
 # What is only moved: MPI copies a long message once, where it may read the sender's memory.
 DIRECT_BELOW = 8 << 20
@@ -49,21 +50,26 @@ class Setting(NamedTuple):
         return self.shares_memory and dtype.itemsize * self.size <= CHUNK
 
     def obstacle(
-        self, name: str, nbytes: int, dtype: np.dtype[Any], op: Reduction | None
+        self,
+        collective: str,
+        name: str,
+        nbytes: int,
+        dtype: np.dtype[Any],
+        op: Reduction | None,
     ) -> str | None:
         """Why a call cannot go through shared memory by this algorithm; None if it can.
 
-        All take pieces of arrays, but that one_shot has the whole where it is one chunk.
+        Longer arrays than a chunk go in pieces.
         """
         if not self.shares_memory:
             return "the ranks share no memory"
         if not self.lends(dtype):
             return f"one element of {dtype} has {dtype.itemsize} B"
-        if op is not None and not op.commutative:
-            if name != "one_shot":
-                return f"{op.name} takes whole arrays, in the order of ranks"
+        if op is not None and not op.elementwise:
+            if not lookup(collective, name).whole:
+                return f"{op.name} takes whole arrays, and {name} has parts of them"
             if not 0 < nbytes <= CHUNK:
-                return f"{op.name} takes whole arrays, and one_shot has {CHUNK} B at a time"
+                return f"{op.name} takes whole arrays, and {name} has {CHUNK} B at a time"
         return None
 
 
@@ -86,20 +92,22 @@ def automatic(
 ) -> Choice:
     """The algorithm for a call; the same on all ranks if all ask with the same."""
     is_free = op is None or op.commutative
+    is_elementwise = op is None or op.elementwise
     if setting.table is not None:
         placement = "node" if setting.has_one_node else "nodes"
         name = setting.table.find(collective, nbytes, setting.size, dtype, placement)
         if name is not None and fits(setting, collective, name, nbytes, dtype, op):
             return Choice(name, f"measured here, for {setting.size} ranks from about this size on")
-    if collective == "allreduce" and setting.lends(dtype) and is_free:
+    if collective == "allreduce" and setting.lends(dtype) and is_elementwise:
         from_bytes = TWO_SHOT_FROM if setting.size > 2 else TWO_SHOT_FROM_AT_2_RANKS
         if nbytes >= from_bytes:
             return Choice("two_shot", f"all ranks share memory, and it is {from_bytes} B or more")
         return Choice("one_shot", f"all ranks share memory, and it is below {from_bytes} B")
-    is_short = collective == "allreduce" and nbytes <= WHOLE_UP_TO
-    if is_short and setting.obstacle("one_shot", nbytes, dtype, op) is None:
-        return Choice("one_shot", f"all ranks share memory, and it is at most {WHOLE_UP_TO} B")
-    if setting.lends(dtype) and is_free:
+    if not is_elementwise and nbytes <= WHOLE_UP_TO:
+        name = WHOLE[collective]
+        if setting.obstacle(collective, name, nbytes, dtype, op) is None:
+            return Choice(name, f"all ranks share memory, and it is at most {WHOLE_UP_TO} B")
+    if setting.lends(dtype) and is_elementwise:
         found = by_loads(collective, nbytes)
         if found is not None:
             return found
@@ -124,8 +132,13 @@ def fits(
         return is_free
     entry = lookup(collective, name)
     if entry.shared:
-        return setting.obstacle(name, nbytes, dtype, op) is None
-    return is_free or (entry.ordered and entry.whole)
+        return setting.obstacle(collective, name, nbytes, dtype, op) is None
+    return op is None or keeps(entry, op)
+
+
+def keeps(entry: Entry, op: Reduction) -> bool:
+    """Whether an algorithm keeps what an operation needs: the order of ranks, and whole arrays."""
+    return (entry.ordered or op.commutative) and (entry.whole or op.elementwise)
 
 
 def by_loads(collective: str, nbytes: int) -> Choice | None:

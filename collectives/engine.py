@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .algorithms.shared import one_shot_allreduce
+from .allreduce import one_shot
 from .arena import arena
 from .blocks import Offsets, Part, even, offsets
 from .choice import Choice, Setting
@@ -20,7 +22,7 @@ from .loads import TILE, described, exchange, load
 from .nodes import Nodes
 from .reduction import Op, Reduction, reduction
 from .selection import Way, chosen, way
-from .shared import Shared
+from .shared import CHUNK, Shared
 from .sharing import share
 from .table import TABLE, Option, segments
 from .transport import Transport
@@ -252,12 +254,19 @@ class Engine(Endpoint):
         assert how.entry is not None and shared is not None  # the choice has looked
         call, source, out, where, root = task
         dtype = source.flat.dtype
-        most = max(1, TILE // dtype.itemsize)
+        op = how.op
+        if op is not None and how.entry.algorithm is one_shot_allreduce:
+            what = described(call, op.name, "one_shot", dtype, where, root)
+            result = np.empty_like(source.flat)
+            await one_shot(shared, what, source.flat, result, op, call)
+            Part(result).copy_into(out)
+            return
+        most = max(1, (TILE if op is None or op.elementwise else CHUNK) // dtype.itemsize)
         plan = exchange(how.entry.algorithm, self.rank, root, where, most)
-        what = described(call, how.op and how.op.name, dtype, where, root)
+        what = described(call, op and op.name, "direct", dtype, where, root)
         source = source.beside(out)
-        await load(shared, call, what, plan, source, out, how.op)
-        if how.op is None:
+        await load(shared, call, what, plan, source, out, op)
+        if op is None:
             source.copy_into(out)
 
     async def _in_phases(self, task: Task, op: Reduction | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .allreduce import described, on_whole, one_shot, two_shot, viewed
+from .allreduce import described, one_shot, two_shot, viewed
 from .arena import arena
 from .arrays import as_array, axis, ordered, settled, target, with_dim
 from .blocks import Part, back, even, front, offsets, resized, row, split, turn_back, turned
@@ -17,7 +17,7 @@ from .calls import blocking, started
 from .control import Topic
 from .engine import Engine, Task
 from .reduction import Op, Reduction, reduction
-from .selection import way
+from .selection import on_whole, way
 
 Array = NDArray[Any]
 SHARED = ("one_shot", "two_shot")
@@ -83,8 +83,8 @@ class Reducer(Engine):
         if not x.flags.c_contiguous or (result is out is not x and np.may_share_memory(out, x)):
             result[...] = x
             x = result
-        if not how.commutative:
-            how = on_whole(how, x.shape, x.nbytes)
+        if not how.elementwise:
+            how = on_whole(how, lambda flat: flat.reshape(x.shape), x.nbytes)
         run = one_shot if name == "one_shot" else two_shot
         await self._guarded(run(shared, what, x.reshape(-1), result.reshape(-1), how))
         if how.finish is not None:
@@ -110,7 +110,7 @@ class Reducer(Engine):
         """allreduce into memory that ranks share; None where they do not, or it is full."""
         shared = self._shared
         how, _, for_memory = self._planned(x, op, algorithm)
-        if shared is None or for_memory is None or not x.nbytes or not how.commutative:
+        if shared is None or for_memory is None or not x.nbytes or not how.elementwise:
             return None
         what = described("view", how.name, x.dtype, x.shape)
         flat = np.ascontiguousarray(x).reshape(-1)

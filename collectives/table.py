@@ -106,6 +106,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "tree": Entry(tree_reduce_scatter),
         "recursive_halving": Entry(recursive_halving_reduce_scatter, ordered=False, whole=False),
         "direct": Entry(direct_reduce_scatter, whole=False, shared=True),
+        "one_shot": Entry(one_shot_allreduce, shared=True),
     },
     "allgather": {
         "ring": Entry(ring_allgather),
