@@ -24,7 +24,7 @@ from .reduction import Op, Reduction, reduction
 from .selection import Way, chosen, way
 from .shared import CHUNK, Shared
 from .sharing import share
-from .table import TABLE, Option, segments
+from .table import TABLE, segments
 from .transport import Transport
 from .tuned import Tuned, user_file
 from .waiting import Call, Patience
@@ -297,7 +297,11 @@ class Engine(Endpoint):
                 await how.native.run(buffer, where, root or 0, blocks=not self._line.works)
             elif how.entry is not None:
                 algorithm, takes = how.entry.algorithm, how.entry.takes
-                options = {name: self._option(name, buffer.nbytes) for name in takes}
+                options: dict[str, Any] = {}
+                if "nodes" in takes:
+                    options["nodes"] = (0,) * self.size  # there is one, where tiles save nothing
+                elif "segments" in takes:
+                    options["segments"] = segments(buffer.nbytes, self.size)
                 program = compiled(
                     algorithm, self.rank, self.size, root, where, signals, **options
                 )
@@ -317,7 +321,3 @@ class Engine(Endpoint):
         await self._run(how, wide.reshape(-1), offsets((length,) * len(blocks)))
         for b in blocks[self.size :]:
             buffer[own[b] : own[b + 1]] = wide[b, : own[b + 1] - own[b]]
-
-    def _option(self, name: Option, nbytes: int) -> int | tuple[int, ...]:
-        """What an algorithm takes beside rank, size and root; there is one node."""
-        return segments(nbytes, self.size) if name == "segments" else (0,) * self.size

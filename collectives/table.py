@@ -92,7 +92,9 @@ TABLE: dict[str, dict[str, Entry]] = {
         "knomial": Entry(knomial_allreduce),
         "recursive_doubling": Entry(recursive_doubling_allreduce),
         "rabenseifner": Entry(rabenseifner_allreduce, whole=False),
-        "hierarchical": Entry(hierarchical_allreduce, ordered=False, whole=False, takes=NODES),
+        "hierarchical": Entry(
+            hierarchical_allreduce, ordered=False, whole=False, takes=(*NODES, *SEGMENTS)
+        ),
         "naive": Entry(naive_allreduce),
         "driver": Entry(driver_allreduce),
         "one_shot": Entry(one_shot_allreduce, shared=True),
