@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 
-TILE = 1 << 20  # bytes that go between nodes at a time
+TILE = 512 << 10  # bytes that go between nodes at a time
 
 
 class Nodes(NamedTuple):

@@ -170,6 +170,9 @@ class Line:
 
 async def together(transport: Transport, calls: Sequence[Call[Any]]) -> None:
     """Run calls side by side to their ends; an error of one ends all of them."""
+    if len(calls) == 1:
+        await calls[0]
+        return
     works = [Work(Line(transport), call) for call in calls]
 
     def moved() -> bool:
