@@ -13,7 +13,7 @@ from .algorithms.shared import one_shot_allreduce
 from .allreduce import one_shot
 from .arena import arena
 from .blocks import Offsets, Part, even, offsets
-from .choice import Choice, Setting
+from .choice import Choice, Setting, by_messages
 from .control import Topic, topic
 from .endpoint import Endpoint
 from .errors import MismatchError
@@ -22,7 +22,7 @@ from .loads import TILE, described, exchange, load
 from .nodes import Nodes
 from .reduction import Op, Reduction, reduction
 from .selection import Way, chosen, way
-from .shared import CHUNK, Shared
+from .shared import CHUNK, Shared, named
 from .sharing import share
 from .table import TABLE, segments
 from .transport import Transport
@@ -98,7 +98,7 @@ class Engine(Endpoint):
     def _refuse(self, error: BaseException) -> None:
         super()._refuse(error)
         if self._shared is not None:
-            self._shared.leave(error)
+            self._shared.leave(named(error))
         if self._nodes is not None:
             self._nodes.refuse(error)
 
@@ -169,7 +169,10 @@ class Engine(Endpoint):
         """As many numbers from every rank, by rank."""
         rows = np.empty((self.size, len(mine)), np.int64)
         rows[self.rank] = mine
-        await self._move("allgather", rows.reshape(-1), offsets((len(mine),) * self.size))
+        flat, where = Part(rows.reshape(-1)), offsets((len(mine),) * self.size)
+        # Never by MPI's own call, which a table may name: ranks may call in both forms.
+        name = by_messages("allgather", rows.nbytes, self.size, True).algorithm
+        await self._carry("allgather", flat, flat, where, algorithm=name)
         return rows.tolist()
 
     async def _move(
@@ -291,10 +294,14 @@ class Engine(Endpoint):
     ) -> None:
         """Do it by messages: in place, on a flat buffer of blocks."""
         transport = self._alive()
+        is_begun = bool(self._line.works)
+        if how.native is not None and self.checked:
+            form = "begun" if is_begun else "that blocks"
+            await self._agree(how.native.collective, "by MPI's call", form)
         try:
             if how.native is not None:
                 # MPI's call that blocks would hold up all that was begun.
-                await how.native.run(buffer, where, root or 0, blocks=not self._line.works)
+                await how.native.run(buffer, where, root or 0, blocks=not is_begun)
             elif how.entry is not None:
                 algorithm, takes = how.entry.algorithm, how.entry.takes
                 options: dict[str, Any] = {}
