@@ -79,7 +79,7 @@ def way(
     entry = lookup(collective, name)
     if op is None:
         return Way(entry)
-    if not keeps(entry, op):
+    if not (op.commutative or keeps(entry, op)):
         known = ", ".join(other for other, e in TABLE[collective].items() if keeps(e, op))
         kept = "the order of ranks" + ("" if op.elementwise else " and whole arrays")
         raise ValueError(
