@@ -29,7 +29,8 @@ RING_FROM_AT_2_RANKS = 16 << 10
 RING_FROM = 512 << 10
 TREE_FROM = 64 << 10
 # allreduce between 2 nodes of 2 ranks each, with links of 1 Gbit/s: hierarchical was the faster
-# one up to 64 KiB, rabenseifner at 16 MiB. Where they meet in between is not measured.
+# one up to 64 KiB, rabenseifner at 16 MiB. Where they meet in between is not measured. Where ranks
+# are no power of two rabenseifner sends twice as much, and hierarchical took half its time.
 RABENSEIFNER_FROM_BETWEEN_NODES = 4 << 20
 # An allgather of less is a matter of rounds: p - 1 around a ring, 2 ceil(lg p) in a tree. Counted;
 # up to 4 ranks the ring was the faster one for all sizes.
@@ -112,7 +113,7 @@ def automatic(
         if found is not None:
             return found
     if not setting.has_one_node and is_free:
-        found = between_nodes(collective, nbytes)
+        found = between_nodes(collective, nbytes, setting.size)
         if found is not None:
             return found
     return by_messages(collective, nbytes, setting.size, is_free)
@@ -150,12 +151,14 @@ def by_loads(collective: str, nbytes: int) -> Choice | None:
     return None
 
 
-def between_nodes(collective: str, nbytes: int) -> Choice | None:
+def between_nodes(collective: str, nbytes: int, size: int) -> Choice | None:
     """What sends least from node to node."""
     if collective == "broadcast":
         return Choice("hierarchical", "ranks are on several nodes")
     if collective != "allreduce":
         return None
+    if size & (size - 1):
+        return Choice("hierarchical", "ranks are on several nodes, and are no power of two")
     if nbytes >= RABENSEIFNER_FROM_BETWEEN_NODES:
         return Choice("rabenseifner", "ranks are on several nodes, and it is 4 MiB or more")
     return Choice("hierarchical", "ranks are on several nodes, and it is below 4 MiB")

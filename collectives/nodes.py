@@ -8,6 +8,7 @@ vector here, which changes nothing of what is sent.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 
-TILE = 512 << 10  # bytes that go between nodes at a time
+# Bytes of the longest array that is one tile. Counted: a round between nodes takes some 0.2 ms to
+# start, and 1 GB/s go through the memory of a node.
+TILE = 512 << 10
 
 
 class Nodes(NamedTuple):
@@ -110,5 +113,9 @@ class Nodes(NamedTuple):
 
 
 def tiles(nbytes: int) -> int:
-    """The tiles of so many bytes."""
-    return max(1, nbytes // TILE)
+    """How many tiles so many bytes are.
+
+    With more of them the first one is sooner reduced and the last one sooner broadcast, and there
+    are more rounds between nodes: both cost the same with a number that grows as the square root.
+    """
+    return max(1, math.ceil(math.sqrt(nbytes / TILE)))

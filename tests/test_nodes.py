@@ -43,7 +43,7 @@ def values(rank: int, count: int) -> Any:
 
 
 @pytest.mark.parametrize("nodes", PLACES)
-@pytest.mark.parametrize("nbytes", [0, 8, TILE, 2 * TILE, 3 * TILE + 808])
+@pytest.mark.parametrize("nbytes", [0, 8, TILE, 2 * TILE, 5 * TILE + 808])
 def test_an_allreduce_is_a_sum_and_sends_what_its_schedule_does(
     nodes: tuple[int, ...], nbytes: int
 ) -> None:
@@ -87,10 +87,10 @@ def test_a_rank_that_does_not_come_ends_the_call_on_all_nodes(silent: int) -> No
         placed.allreduce([1], algorithm="hierarchical")
         if comm.rank == silent:
             return ""
-        comm._transport.patience = Patience(timeout=0.5)
-        for group in (placed._nodes.inside, placed._nodes.leaders):  # type: ignore[union-attr]
-            if group is not None:
-                group._transport.patience = Patience(timeout=0.5)  # type: ignore[misc]
+        nodes = placed._nodes
+        assert nodes is not None
+        for group in filter(None, (placed, nodes.inside, nodes.leaders)):
+            group._transport.patience = Patience(timeout=0.5)
         with pytest.raises(CollectiveTimeout) as caught:
             placed.allreduce(np.ones(3 * TILE), algorithm="hierarchical")
         with pytest.raises(CollectiveError, match="broken by CollectiveTimeout"):
