@@ -19,6 +19,9 @@ from .tuned import Tuned
 # allreduce through shared memory: from where it pays that every rank combines a slice only.
 TWO_SHOT_FROM_AT_2_RANKS = 1 << 20
 TWO_SHOT_FROM = 256 << 10
+# From where it pays to read what lies in the memory of others, a system call for each piece.
+SINGLE_COPY_FROM_AT_2_RANKS = 256 << 10
+SINGLE_COPY_FROM = 2 << 20
 # A function of whole arrays is called p - 1 times by every rank that gets a result.
 WHOLE = {"allreduce": "one_shot", "reduce": "direct", "reduce_scatter": "one_shot"}
 WHOLE_UP_TO = 512 << 10
@@ -45,6 +48,8 @@ class Setting(NamedTuple):
     has_one_node: bool
     shares_memory: bool
     table: Tuned | None = None
+    reads: bool = False
+    """the ranks may read each other's memory, whatever lies in it"""
 
     def lends(self, dtype: np.dtype[Any]) -> bool:
         """Whether ranks share memory, and an element for each of them is no more than a chunk."""
@@ -66,6 +71,8 @@ class Setting(NamedTuple):
             return "the ranks share no memory"
         if not self.lends(dtype):
             return f"one element of {dtype} has {dtype.itemsize} B"
+        if name == "single_copy" and not self.reads:
+            return "the ranks may not read each other's own memory"
         if op is not None and not op.elementwise:
             if not lookup(collective, name).whole:
                 return f"{op.name} takes whole arrays, and {name} has parts of them"
@@ -100,6 +107,10 @@ def automatic(
         if name is not None and fits(setting, collective, name, nbytes, dtype, op):
             return Choice(name, f"measured here, for {setting.size} ranks from about this size on")
     if collective == "allreduce" and setting.lends(dtype) and is_elementwise:
+        from_bytes = SINGLE_COPY_FROM if setting.size > 2 else SINGLE_COPY_FROM_AT_2_RANKS
+        if setting.reads and nbytes >= from_bytes:
+            text = f"the ranks may read each other's memory, and it is {from_bytes} B or more"
+            return Choice("single_copy", text)
         from_bytes = TWO_SHOT_FROM if setting.size > 2 else TWO_SHOT_FROM_AT_2_RANKS
         if nbytes >= from_bytes:
             return Choice("two_shot", f"all ranks share memory, and it is {from_bytes} B or more")
