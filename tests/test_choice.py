@@ -57,7 +57,9 @@ def test_memory_that_is_shared_is_used() -> None:
 
 def test_nodes_are_looked_at() -> None:
     assert automatic(Setting(4, False, False), "broadcast", 8, F4).algorithm == "hierarchical"
-    assert automatic(Setting(4, False, False), "allreduce", 8, F4, SUM)[0] == "hierarchical"
+    sizes = ((4, 8), (4, 16 << 20), (6, 16 << 20))
+    found = [automatic(Setting(p, False, False), "allreduce", n, F4, SUM)[0] for p, n in sizes]
+    assert found == ["hierarchical", "rabenseifner", "hierarchical"]
 
 
 def test_a_table_comes_first_where_it_fits() -> None:
