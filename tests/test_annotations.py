@@ -207,6 +207,24 @@ def _moved(placement: Placement) -> Placement:
     return Placement(placement.cuts, tuple(tuple(2 - d for d in g) for g in placement.devices))
 
 
+NONE_LEFT: dict[str, tuple[Placement, Placement]] = {
+    "of one device": (whole(0), split(1, 0, 1, 2, 3)),
+    "of those that have rows": (split(0, 2, 3), split(1, 0, 1, 2, 3)),
+    "of those that have rows, in another order": (split(0, 0, 1), split(1, 3, 2, 1, 0)),
+}
+
+
+@pytest.mark.parametrize("rows", ["n", "5"])
+@pytest.mark.parametrize("name", NONE_LEFT)
+def test_a_device_that_gets_no_columns_learns_how_many_rows_they_have(
+    name: str, rows: str
+) -> None:
+    before, after = NONE_LEFT[name]
+    made = model(f"g (float[{rows}, 3] x) => (float[{rows}, 3] z) {{ y = Relu(x) z = Neg(y) }}", 4)
+    annotate(made, "y", {"x": before, "y": after})
+    check(made, 4, {"x": normal(5, 3)})
+
+
 def test_both_branches() -> None:
     text, output, specs, feeds = GRAPHS["branches"]
     for taken in (True, False):

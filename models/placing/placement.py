@@ -146,7 +146,7 @@ class Placement:
         for each, chosen in zip(self.cuts, parts, strict=True):
             whole = each.sizes(sizes[each.dim])
             rows = [_indices(each, whole, part) for part in chosen]
-            box[each.dim] = np.unique(np.concatenate(rows))
+            box[each.dim] = np.sort(np.concatenate(rows), kind="stable")
         return tuple(box)
 
 
