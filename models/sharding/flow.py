@@ -120,6 +120,14 @@ class Flow:
             return []
         return [dim for dim in range(len(before)) if before[dim] != after[dim]]
 
+    def is_inner(self, name: str) -> bool:
+        """Say whether an output is known to have the batch as another than the slowest factor."""
+        axes = [self.analysis.tensors[name].axes[dim] for dim in self.varying(name)]
+        batch = [
+            axis for axis in axes if axis is not None and not self.atoms.isdisjoint(atoms(axis))
+        ]
+        return bool(batch) and self._outermost(name) is None
+
     @cached_property
     def atoms(self) -> set[Axis]:
         """The atoms that are the batch: dims that have nothing but it."""
