@@ -11,6 +11,7 @@ from onnx import ModelProto
 from rankwise.models.check import Verdict, slim
 from rankwise.models.check import check as check_plans
 from rankwise.models.dialects.annotations import lower_rank
+from rankwise.models.graph import is_fed_whole
 from rankwise.models.placing.placement import Cut, Factor, Placement, cut
 from rankwise.models.plan import build_plan
 from rankwise.runtime.cli import main
@@ -279,7 +280,9 @@ def test_the_programs_of_all_ranks_fit(name: str, tmp_path: Path) -> None:
     made = model(text, 3)
     annotate(made, output, {n: _moved(placement) for n, placement in specs.items()})
     paths = [lower_rank(made.SerializeToString(), rank, 3, tmp_path) for rank in range(3)]
-    assert not proof([onnx.load(path) for path in paths]).findings
+    models = [onnx.load(path) for path in paths]
+    assert all(map(is_fed_whole, models))
+    assert not proof(models).findings
 
 
 def test_the_verb_check_speaks_of_annotations(
