@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +19,7 @@ from .hints import Hint, to_hints
 from .machine import HERE, Machine
 from .part import Held, Part
 from .part_file import Progress, silent, write_parts
+from .place import placed
 from .plan import Sharding, collectives, plan, plan_analysed
 from .prediction import predict
 from .search import Memory, Terms
@@ -73,9 +71,7 @@ def shard(
     if representation == "spmd" and machine != HERE:
         raise ModelError("expected no other machine with spmd: its ranks choose as they load")
     sharding = plan(load(source), mesh, terms, ranks)
-    place.absolute().parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
-    try:
+    with placed(place) as beside:
         if representation == "annotated":
             parts = _write_annotated(sharding, beside / WHOLE, progress or silent)
             names = [WHOLE] * sharding.mesh.size
@@ -84,21 +80,7 @@ def shard(
             parts = sharding.parts
         manifest = _manifest(source, sharding, representation, names, parts)
         manifest.write(beside)
-        # mkdtemp makes a directory for its owner alone; a sharded model is as open as any file.
-        beside.chmod(0o777 & ~_umask())
-        if place.is_dir():
-            shutil.rmtree(place)
-        beside.replace(place)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
     return manifest
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _check_place(place: Path) -> None:
