@@ -14,7 +14,7 @@ from ..models.opset import tensor_type
 from ..models.plan import Communicate, Compute, Control, Plan
 from .execute import Program
 from .flow import Ends, Types, agreed, communicated, controlled, formal
-from .fragment import FOLDER, Fragment, Source, fragment
+from .fragment import Fragment, Source, fragment, take_weights_from
 from .groups import Group, Groups
 
 
@@ -40,8 +40,7 @@ def prepare(plan: Plan, setting: Setting) -> tuple[Program, Types]:
 
     Raises ModelError where onnxruntime refuses a fragment.
     """
-    if setting.folder is not None:
-        setting.options.add_session_config_entry(FOLDER, str(setting.folder))
+    take_weights_from(setting.folder, setting.options)
     types = {value.name: value.type for value in plan.model.graph.input}
     return _prepared(plan, setting, types, ())
 

@@ -23,7 +23,7 @@ from .agreement import gathered, together
 from .environment import scratch_folder
 from .execute import Program
 from .flow import Types
-from .fragment import Fragment, open_session
+from .fragment import Fragment, open_session, take_weights_from
 from .groups import Groups
 from .loading import Functions, Loaded, load_rank, settled
 from .local_states import LocalStates
@@ -144,6 +144,7 @@ class InferenceSession:
         graph = plan.model.graph
         match plan.instructions:
             case (Compute() as all_nodes,) if loaded.is_plain:
+                take_weights_from(None, options)  # they lie beside the model
                 session = open_session(loaded.source, options, providers)
                 # It wants all of its inputs, those that no node reads among them.
                 whole = replace(all_nodes, inputs=plan.inputs)

@@ -17,7 +17,6 @@ import test_contrib
 import test_rules
 import test_sharding
 
-from rankwise.models.placing.placement import bounds
 from rankwise.models.sharding import partition, relayout
 from rankwise.models.sharding.axes import Axis, atoms, leaves, pieces, product
 from rankwise.models.sharding.layout import Layout, partial_op
@@ -35,6 +34,7 @@ from rankwise.models.sharding.rules import (
 from rankwise.models.sharding.rules.einsum import einsum
 from rankwise.models.sharding.rules.rule import Rule
 from rankwise.models.sharding.site import Site
+from rankwise.models.weights import bounds
 
 Comparison = Callable[[str, int, Path], None]
 

@@ -196,6 +196,38 @@ def test_options_of_the_caller_are_kept(tmp_path: Path) -> None:
     assert local.run(1, on_rank) == [2]
 
 
+def saved_beside_weights(folder: Path, weight: float, communicates: bool) -> Path:
+    """A sum of eight numbers by one weight, which lies in a file of its own."""
+    last = 'rankwise.AllReduce <op = "sum"> (h)' if communicates else "Identity(h)"
+    made = model(
+        f"h = MatMul(x, w) y = {last}",
+        "(float[n,8] x) => (float[n,300] y)",
+        w=np.full((8, 300), weight, np.float32),
+    )
+    folder.mkdir()
+    onnx.save(made, folder / "model.onnx", save_as_external_data=True, size_threshold=0,
+        location="weights")  # fmt: skip
+    return folder / "model.onnx"
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_options_of_two_sessions_do_not_mix_their_weights(second: bool, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    paths = [
+        saved_beside_weights(tmp_path / "one", 1, True),
+        saved_beside_weights(tmp_path / "two", 2, second),
+    ]
+    x = np.ones((1, 8), np.float32)
+    for path, wanted in zip(paths, (8, 16), strict=True):
+
+        def on_rank(comm: Communicator, path: Path = path) -> Any:
+            with rankwise.InferenceSession(path, options, comm=comm) as session:
+                return session.run(None, {"x": x})[0]
+
+        (got,) = local.run(1, on_rank)
+        assert (got == wanted).all()
+
+
 def test_a_run_beside_another_is_refused_and_does_not_disturb_it(tmp_path: Path) -> None:
     path, feeds = mlp(tmp_path)
     (want,) = onnxruntime.InferenceSession(path).run(None, feeds)
