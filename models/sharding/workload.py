@@ -219,12 +219,13 @@ def work(analysis: Analysis, site: Site) -> Work:
 
 
 def local_work(analysis: Analysis, site: Site, whole: Work, layout: Layout, rank: int) -> Work:
-    """Return the work of one rank: its share of what is made and of what is summed over."""
+    """Return the work of one rank: its share of what is made, summed over and gathered."""
     if site.seen.isdisjoint(layout.sharded) or is_opaque(site, layout):
         return whole
     made = next(out for out in site.outputs if out is not None)
     own = share(made, layout, rank)
     summed = math.prod(_summed(site, entry.axis, layout, rank) for entry in site.contracted)
+    summed *= math.prod(float(layout.fraction(axis, rank)) for axis in site.gathered)
     read = sum(_read(analysis, site, t) * share(t, layout, rank) for t in _kept(analysis, site))
     return Work(whole.multiply_adds * own * summed, whole.made * own, site.times * read)
 
