@@ -62,6 +62,7 @@ class Machine:
     def computing(self, work: Work, steps: int = 0) -> float:
         """Return the seconds that work takes, in a run and so many steps."""
         once = work.multiply_adds / self.multiply_adds + work.made / self.made
+        once += work.again / self.read
         return once + (1 + steps) * work.read / self.read
 
     def moving(self, transfers: Iterable[Transfer], steps: int = 0) -> float:
@@ -95,10 +96,11 @@ HERE = Machine(
         ranks=4,
         origin=Origin("2026-11-21", "AMD EPYC, 2 cores", "Open MPI v5.0.11", 2),
     ),
-    token=1e-4,
+    token=5e-5,
 )
 """One core of an AMD EPYC (Zen 4), one thread (scripts/results/machine_2core_2026-11-21.md). Of
 collectives `auto` in shared memory (allreduce_2core_2026-11-21.md, there): at 4 ranks 118 to 179
 us for 1 KiB and 2.5 to 2.6 ms for 4 MiB, where 2.3 are predicted; at 2 ranks half of the
-prediction.
+prediction. A step of an LSTM of 64 units takes 21 us of a processor's time in onnxruntime, where
+the operator takes 2 for each; Python hands over what goes in and comes out.
 """
