@@ -64,7 +64,8 @@ def repeat(program: Program, step: Repeat, scope: Scope) -> Events:
         carried = [_either(program, *pair) for pair in zip(initial, carried, strict=True)]
     scope.update(zip(step.outputs, carried, strict=False))
     names = step.outputs[step.carried :]
-    _stack(program, scope, names, rows, [0] * len(names), is_assumed)
+    decided = None if not is_assumed else (trips.number, condition.number)
+    _stack(program, scope, names, rows, [0] * len(names), decided)
 
 
 def scan(program: Program, step: Scan, scope: Scope) -> Events:
@@ -85,7 +86,8 @@ def scan(program: Program, step: Scan, scope: Scope) -> Events:
         rows.append(made[step.states :])
     scope.update(zip(step.outputs, states, strict=False))
     names = step.outputs[step.states :]
-    _stack(program, scope, names, rows, step.output_dims, length is None)
+    decided = None if length is not None else (inputs[0].number,)
+    _stack(program, scope, names, rows, step.output_dims, decided)
 
 
 def parallel_for(program: Program, step: ParallelFor, scope: Scope) -> Events:
@@ -154,9 +156,12 @@ def _stack(
     names: Sequence[str],
     rows: Sequence[Sequence[Value]],
     dims: Sequence[int],
-    is_assumed: bool,
+    decided: tuple[int, ...] | None,
 ) -> None:
-    """Note what is known of the results of all iterations, stacked."""
+    """Note what is known of the results of all iterations, stacked.
+
+    `decided` are the numbers of what their count depends on; None where it is known.
+    """
     for k, name in enumerate(names):
         tensors = [row[k].tensor for row in rows]
         joined = tensors[0] if tensors else UNKNOWN
@@ -165,9 +170,11 @@ def _stack(
         if joined.shape is not None:
             shape = list(joined.shape)
             place = dims[k] if dims[k] >= 0 else len(shape) + 1 + dims[k]
-            shape.insert(place, None if is_assumed else len(tensors))
+            shape.insert(place, len(tensors) if decided is None else None)
             joined = joined._replace(shape=tuple(shape))
-        scope[name] = program.shared.value(joined._replace(content=None))
+        numbers = [row[k].number for row in rows]
+        number = program.shared.numbers.of("stacked", dims[k], decided, *numbers)
+        scope[name] = Value(joined._replace(content=None), number)
 
 
 def _dealt(total: int, place: int, size: int) -> range:

@@ -83,15 +83,17 @@ class _Layer:
         return self._batch_second(self._given(X))
 
     def outputs(self) -> list[str]:
-        elements = [self._product(d) for d in range(len(self.backward))]
+        # The first has one length on all ranks, as can be seen without running it.
+        elements = [self.x, *(self._product(d) for d in range(len(self.backward)))]
         if self.site.has(LENGTHS):
             valid = self.on.node("Reshape", [self._valid, self.on.constant(int64(0, 0, 1))])
             elements += [self._turned(valid) if back else valid for back in self.backward]
         states = [self._initial(STATE)]
         states += self._owned(states[0]) if self.keeps_own else []
         states += self._owned(self._initial(CELL)) if self.op == "LSTM" else []
-        kinds = [TensorProto.FLOAT] * (len(states) + len(self.backward))
-        kinds += [TensorProto.BOOL] * (len(elements) - len(self.backward))
+        floats = len(states) + 1 + len(self.backward)
+        kinds = [TensorProto.FLOAT] * floats
+        kinds += [TensorProto.BOOL] * (len(states) + len(elements) - floats)
         last, *others, every = self.on.scan(states, elements, kinds, self._step)
         made = [*self.site.outputs, None, None][:3]
         names = [""] * len(made)
@@ -199,7 +201,8 @@ class _Layer:
     def _step(
         self, states: Sequence[str], elements: Sequence[str]
     ) -> tuple[Sequence[str], Sequence[str]]:
-        """Write the body of the Scan."""
+        """Write the body of the Scan; of what comes in it reads the products alone."""
+        _, *elements = elements
         count, step = len(self.backward), self._shared
         own = states[1 : 1 + count] if self.keeps_own else [""] * count
         cells = states[-count:] if self.op == "LSTM" else [""] * count
