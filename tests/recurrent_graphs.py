@@ -102,7 +102,9 @@ FORMS: dict[str, Case] = {
     "GRU": layer("GRU"),
     "GRU of every input, both ways": layer("GRU", "bnh", **BOTH),
     "GRU that resets after the product": layer("GRU", "bnh", **BOTH, linear_before_reset=1),
-    "GRU that resets after, without biases": layer("GRU", "h", linear_before_reset=1),
+    "GRU that resets after, without biases": layer(
+        "GRU", "h", opset=10, linear_before_reset=1
+    ),
     "GRU, clipped, backward": layer(
         "GRU", "bn", direction="reverse", clip=0.3, linear_before_reset=1
     ),

@@ -7,6 +7,7 @@ import math
 from .analysis import Analysis
 from .machine import Transfer
 from .site import Site
+from .workload import steps_and_batch
 
 ITEM_BYTES = 4
 """States are float32 while a layer runs."""
@@ -18,9 +19,8 @@ def exchanges(analysis: Analysis, site: Site, size: int) -> list[Transfer]:
     A step gathers the state of all sequences and directions; of a GRU that resets before the
     product, twice. The state of an LSTM's cell is gathered at the end, if it is asked for.
     """
-    x = analysis.usual[site.tensor(0).name]
-    directions, _, hidden = analysis.usual[site.tensor(2).name]
-    batch, steps = x[:2] if site.attribute("layout", 0) else x[1::-1]
+    steps, batch = steps_and_batch(analysis, site)
+    directions, _, hidden = (size.first for size in site.tensor(2).shape)
     resets_before = site.node.op_type == "GRU" and not site.attribute("linear_before_reset", 0)
     count = steps * (2 if resets_before else 1)
     nbytes = ITEM_BYTES * math.prod((directions, batch, hidden))

@@ -267,9 +267,15 @@ def _again(analysis: Analysis, site: Site) -> int:
     """Return the bytes of a recurrent weight, by its inputs the third, that later steps read."""
     if not site.gathered or not site.tensor(2).is_weight:
         return 0
-    x = analysis.usual.get(site.tensor(0).name, (1, 1))
-    steps = x[1 if site.attribute("layout", 0) else 0]
+    steps, _ = steps_and_batch(analysis, site)
     return max(0, steps - 1) * analysis.graph.weights[site.tensor(2).name].nbytes
+
+
+def steps_and_batch(analysis: Analysis, site: Site) -> tuple[int, int]:
+    """Return how many steps a recurrent layer goes along, and for how many sequences."""
+    x = site.tensor(0)
+    steps, batch, _ = analysis.usual.get(x.name, tuple(size.first for size in x.shape))
+    return (batch, steps) if site.attribute("layout", 0) else (steps, batch)
 
 
 def _shapes(analysis: Analysis, site: Site) -> Shapes:

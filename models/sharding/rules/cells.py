@@ -64,8 +64,8 @@ class Step(NamedTuple):
         return [self.rows(x, k, k + 1, dim) for k in range(count)]
 
     def product(self, x: str, recurrent: str, added: str) -> str:
-        inputs = [x, recurrent, *([added] if added else [])]
-        return self.on.node("Gemm", inputs, transB=1)
+        added = added or self.on.constant(np.zeros(1, np.float32))
+        return self.on.node("Gemm", [x, recurrent, added], transB=1)
 
     def times(self, a: str, b: str) -> str:
         return self.on.node("Mul", [a, b])
