@@ -19,6 +19,9 @@ from .tuned import Tuned
 # allreduce through shared memory: from where it pays that every rank combines a slice only.
 TWO_SHOT_FROM_AT_2_RANKS = 1 << 20
 TWO_SHOT_FROM = 256 << 10
+# From where it pays to read what lies in the memory of others, a system call for each piece.
+SINGLE_COPY_FROM_AT_2_RANKS = 256 << 10
+SINGLE_COPY_FROM = 2 << 20
 # For a function of whole arrays, which one_shot calls p - 1 times on every rank.
 WHOLE_UP_TO = 512 << 10
 # What is only moved: MPI copies a long message once, where it may read the sender's memory.
@@ -43,6 +46,8 @@ class Setting(NamedTuple):
     has_one_node: bool
     shares_memory: bool
     table: Tuned | None = None
+    reads: bool = False
+    """the ranks may read each other's memory, whatever lies in it"""
 
     def lends(self, dtype: np.dtype[Any]) -> bool:
         """Whether ranks share memory, and an element for each of them is no more than a chunk."""
@@ -59,6 +64,8 @@ class Setting(NamedTuple):
             return "the ranks share no memory"
         if not self.lends(dtype):
             return f"one element of {dtype} has {dtype.itemsize} B"
+        if name == "single_copy" and not self.reads:
+            return "the ranks may not read each other's own memory"
         if op is not None and not op.commutative:
             if name != "one_shot":
                 return f"{op.name} takes whole arrays, in the order of ranks"
@@ -92,6 +99,10 @@ def automatic(
         if name is not None and fits(setting, collective, name, nbytes, dtype, op):
             return Choice(name, f"measured here, for {setting.size} ranks from about this size on")
     if collective == "allreduce" and setting.lends(dtype) and is_free:
+        from_bytes = SINGLE_COPY_FROM if setting.size > 2 else SINGLE_COPY_FROM_AT_2_RANKS
+        if setting.reads and nbytes >= from_bytes:
+            text = f"the ranks may read each other's memory, and it is {from_bytes} B or more"
+            return Choice("single_copy", text)
         from_bytes = TWO_SHOT_FROM if setting.size > 2 else TWO_SHOT_FROM_AT_2_RANKS
         if nbytes >= from_bytes:
             return Choice("two_shot", f"all ranks share memory, and it is {from_bytes} B or more")

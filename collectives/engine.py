@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .allreduce import Plan
 from .arena import arena
 from .blocks import Offsets, Part, even, offsets
 from .choice import Choice, Setting
-from .control import Topic, topic
+from .control import topic
 from .endpoint import Endpoint
 from .errors import MismatchError
 from .execute import compiled, execute
@@ -21,7 +22,7 @@ from .nodes import Nodes
 from .reduction import Op, Reduction, reduction
 from .selection import Way, chosen, way
 from .shared import Shared
-from .sharing import share
+from .sharing import reads, share
 from .table import TABLE, Option, segments
 from .transport import Transport
 from .tuned import Tuned, user_file
@@ -73,7 +74,7 @@ class Engine(Endpoint):
         self._nodes: Nodes | None = None  # once an algorithm has asked
         self._shared: Shared | None = None  # the memory that all ranks share, if they do
         self._has_asked = False  # for it
-        self._plans: dict[tuple[Any, ...], tuple[Reduction, str, Topic | None]] = {}
+        self._plans: dict[tuple[Any, ...], Plan] = {}  # of allreduce, by kind
         has_one_node = len(self._transport.node_ranks) == self.size
         self._setting = Setting(self.size, has_one_node, False, table)
         if not hasattr(comm, "bytes_sent"):
@@ -105,7 +106,10 @@ class Engine(Endpoint):
         if not self._has_asked:
             self._shared = await share(self._alive(), self._told)
             self._has_asked = True
-            self._setting = self._setting._replace(shares_memory=self._shared is not None)
+            shared = self._shared
+            self._setting = self._setting._replace(
+                shares_memory=shared is not None, reads=bool(shared and shared.processes)
+            )
             self._plans.clear()
         return self._shared
 
@@ -225,7 +229,8 @@ class Engine(Endpoint):
         setting = self._setting
         if not self._has_asked:
             shares = setting.has_one_node and self._transport.has_processes and self.size > 1
-            setting = setting._replace(shares_memory=shares and arena() is not None)
+            own = arena() if shares else None
+            setting = setting._replace(shares_memory=own is not None, reads=reads(own))
         return chosen(self._alive(), setting, collective, algorithm, nbytes, kind, how)
 
     async def _do(self, how: Way, task: Task) -> None:

@@ -47,7 +47,7 @@ from .algorithms.ring import (
     segmented_ring_allreduce,
     segmented_ring_reduce_scatter,
 )
-from .algorithms.shared import one_shot_allreduce, two_shot_allreduce
+from .algorithms.shared import one_shot_allreduce, single_copy_allreduce, two_shot_allreduce
 from .algorithms.tree import (
     ordered_tree_reduce,
     tree_allgather,
@@ -97,6 +97,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "driver": Entry(driver_allreduce),
         "one_shot": Entry(one_shot_allreduce, shared=True),
         "two_shot": Entry(two_shot_allreduce, whole=False, shared=True),
+        "single_copy": Entry(single_copy_allreduce, whole=False, shared=True),
     },
     "reduce_scatter": {
         "ring": Entry(ring_reduce_scatter, ordered=False, whole=False),

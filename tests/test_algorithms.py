@@ -141,6 +141,9 @@ def test_what_is_loaded_is_counted_apart() -> None:
         assert (one.rounds, set(one.sent), set(one.loaded)) == (2, {0}, {(size - 1) * size})
         two = traffic(lookup("allreduce", "two_shot").algorithm, size)
         assert (two.rounds, set(two.sent), set(two.loaded)) == (3, {0}, {2 * (size - 1)})
+        single = traffic(lookup("allreduce", "single_copy").algorithm, size)
+        assert (single.rounds, set(single.sent)) == (2, {0})
+        assert set(single.loaded) == {2 * (size - 1)}
 
 
 def ceil_lg(p: int) -> int:

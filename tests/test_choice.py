@@ -46,6 +46,9 @@ def test_memory_that_is_shared_is_used() -> None:
     setting = Setting(4, True, True)
     names = [automatic(setting, "allreduce", n, F4, SUM).algorithm for n in (8, TWO_SHOT_FROM)]
     assert names == ["one_shot", "two_shot"]
+    reads = setting._replace(reads=True)
+    names = [automatic(reads, "allreduce", n, F4, SUM)[0] for n in (8, TWO_SHOT_FROM, 1 << 24)]
+    assert names == ["one_shot", "two_shot", "single_copy"]
     whole = [automatic(setting, "allreduce", n, F4, MATMUL)[0] for n in (0, 8, 1 << 20)]
     assert whole == ["recursive_doubling", "one_shot", "tree"]
     for collective in TABLE.keys() - {"allreduce"}:
@@ -129,7 +132,7 @@ def test_the_users_table_is_that_of_rank_0(
     lacks = "one_shot: MPI has no such allreduce for float16 and sum"
     done = mpirun(2, TUNED)
     assert done.returncode == 0, done.stderr
-    usual = ["two_shot", "one_shot", "mpi", lacks, f"{1 << 20}", "two_shot"]
+    usual = ["single_copy", "one_shot", "mpi", lacks, f"{1 << 20}", "single_copy"]
     assert done.stdout.strip().split(";") == usual
 
     Tuned((case((64, "ring"), (1 << 20, "driver"), ranks=2),)).write(path)
