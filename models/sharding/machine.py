@@ -19,16 +19,20 @@ from ...collectives.origin import Origin
 from .analysis import LENGTH
 from .workload import Work
 
-RINGS = {"AllReduce": 2, "AllGather": 1, "Broadcast": 1, "Send": 2}
+RINGS = {"AllReduce": 2, "AllGather": 1, "Broadcast": 1, "ReduceScatter": 1, "Send": 2}
 """How often a rank sends its share of the rest, where a collective goes round in a ring. A Send is
 between two: its share is half of the tensor."""
+
+
+PRICED_AS = {"ReduceScatter": "reduce_scatter", "Send": "broadcast"}
+"""Names in collectives/specs.py that are not those of operators, in small letters."""
 
 
 class Transfer(NamedTuple):
     """A collective of a run, or a message."""
 
     op_type: str
-    """AllReduce, AllGather, Broadcast or Send"""
+    """AllReduce, AllGather, Broadcast, ReduceScatter or Send"""
     nbytes: int
     """of the whole tensor"""
     size: int
@@ -68,7 +72,7 @@ class Machine:
         )
 
     def _moving(self, each: Transfer, nbytes: float) -> float:
-        collective = "broadcast" if each.op_type == "Send" else each.op_type.lower()
+        collective = PRICED_AS.get(each.op_type) or each.op_type.lower()
         least = self.cluster.lower_bound(collective, each.size, nbytes)
         return self.cluster.overhead + least
 

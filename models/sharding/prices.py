@@ -144,6 +144,8 @@ def _reason(site: Site, layout: Layout) -> str | None:
     """Say why a node is computed whole; None where it is cut."""
     if site.obstacle is not None:
         return site.obstacle
+    if any(name in layout.rows for name in site.node.output):
+        return None
     rule, made = find_rule(site.node.domain, site.node.op_type), filter(None, site.outputs)
     note = rule.note if rule is not None else ""
     if layout.sharded.isdisjoint(site.seen):
