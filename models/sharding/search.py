@@ -16,7 +16,6 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
 
 from ..errors import MemoryLimitError, MeshError
 from ..mesh import ranks
@@ -26,9 +25,7 @@ from .hints import Hint, Wanted, resolve
 from .independent import independent_set
 from .layout import Layout
 from .machine import HERE, Machine
-
-if TYPE_CHECKING:
-    from .sequence import Region
+from .regions import Region
 
 PRICES = (0.0, *(2.0**k * 1e-13 for k in range(40)))
 """Seconds a run that a byte of weights not held is worth. To read one takes 3e-11; the last is
