@@ -15,13 +15,16 @@ import numpy as np
 import pytest
 import test_contrib
 import test_rules
+import test_sequence
 import test_sharding
 
 from rankwise.models.placing.placement import bounds
 from rankwise.models.sharding import partition, relayout
 from rankwise.models.sharding.axes import Axis, atoms, leaves, pieces, product
 from rankwise.models.sharding.layout import Layout, partial_op
+from rankwise.models.sharding.relayout import Emitter
 from rankwise.models.sharding.rewrite import Call, Local
+from rankwise.models.sharding.rows import cut_rows
 from rankwise.models.sharding.rules import (
     RULES,
     arithmetic,
@@ -41,6 +44,7 @@ Comparison = Callable[[str, int, Path], None]
 EVERY_AXIS = test_sharding.test_every_axis_that_may_be_cut_gives_the_same_outputs
 CHOSEN = test_sharding.test_what_is_chosen_gives_the_same_outputs
 OPERATOR = test_rules.test_parts_give_what_the_whole_gives
+ON_ROWS = test_sequence.test_any_axis_may_be_that_of_the_rows
 CONTRIB = test_contrib.test_every_axis_that_may_be_cut_gives_the_same_outputs
 
 
@@ -53,6 +57,10 @@ class Fault(NamedTuple):
     wrong: Any
     compare: Comparison
     case: str
+
+
+def first_rows(emit: Emitter, name: str, dim: int, rank: int, size: int) -> str:
+    return cut_rows(emit, name, dim, 0, size)
 
 
 def with_every_bias(local: Local, *_: int) -> Call:
@@ -189,6 +197,7 @@ FAULTS = {
         RULES, "QLinearConv", Rule(rounded_parts, convolution.local_qlinear_conv), OPERATOR,
         "QLinearConv",
     ),
+    "each rank cuts the first rows": Fault(partition, "cut_rows", first_rows, ON_ROWS, "0"),
     "each rank activates its summand": Fault(
         contrib, "_activate", lambda site: None, CONTRIB, "smooth"
     ),

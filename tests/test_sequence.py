@@ -45,10 +45,10 @@ def test_rows_give_the_same_outputs_at_any_length(mesh: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
-@pytest.mark.parametrize("seed", range(3))
-def test_any_axis_may_be_that_of_the_rows(seed: int, size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", "012")
+def test_any_axis_may_be_that_of_the_rows(seed: str, size: int, tmp_path: Path) -> None:
     sharding = plan(load(transformer()), f"tp={size}")
-    models = lockstep.written(ranks.on_rows(sharding, np.random.default_rng(seed)), tmp_path)
+    models = lockstep.written(ranks.on_rows(sharding, np.random.default_rng(int(seed))), tmp_path)
     for sizes in FED[:3]:
         feeds = tokens(*sizes)
         want = ranks.whole(transformer(), feeds)
