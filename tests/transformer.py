@@ -20,7 +20,7 @@ def transformer(layers: int = 2, width: int = WIDTH) -> onnx.ModelProto:
         "long = Concat <axis=0> (shape, wide)",
         "s = Gather(shape, second)",
         "counted = Range(start, s, second)",
-        "places = Cast <to=1> (counted)",
+        "places = CastLike(counted, speeds)",
         "column = Unsqueeze(places, last)",
         "p = Mul(column, speeds)",
         "x0 = Add(e, p)",

@@ -56,6 +56,9 @@ class Machine:
     """elements a second"""
     read: float
     """bytes of weights and states a second"""
+    cut: float
+    """seconds that one collective more costs beside its own: a graph is cut once more, and ranks
+    wait for the slower; counted where collectives could be fewer, not of those that must be"""
     cluster: Cluster
 
     def computing(self, work: Work, steps: int = 0) -> float:
@@ -81,6 +84,7 @@ HERE = Machine(
     multiply_adds=5e10,
     made=2e9,
     read=3e10,
+    cut=1.5e-4,
     cluster=Cluster(
         alpha=4e-5,
         beta=2.5e-10,
@@ -94,4 +98,6 @@ HERE = Machine(
 collectives `auto` in shared memory (allreduce_2core_2026-11-21.md, there): at 4 ranks 118 to 179
 us for 1 KiB and 2.5 to 2.6 ms for 4 MiB, where 2.3 are predicted; at 2 ranks half of the
 prediction.
+With 25 collectives two ranks take 3.6 ms more for a token than one process with two threads
+(decoder_2core_2026-11-21.md).
 """

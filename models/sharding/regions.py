@@ -212,7 +212,7 @@ class Growth:
         made = [name for name in self.sites if name in names]
         gathered = sorted(filter(self._is_gathered, names))
         sites = {id(site): site for site in map(self.sites.__getitem__, made)}.values()
-        spent = sum(map(self._gathering, gathered))
+        spent = sum(map(self._gathering, gathered)) + self.machine.cut * len(gathered)
         for entry in entries:
             spent += self._moving("ReduceScatter", entry.sum)
             spent -= self._moving("AllReduce", entry.sum)

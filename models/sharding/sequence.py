@@ -54,6 +54,11 @@ def with_regions(analysis: Analysis, choice: Choice, machine: Machine) -> Choice
     return replace(choice, layout=layout, regions=tuple(found))
 
 
+def without_regions(choice: Choice) -> Choice:
+    """Return a choice of which everything between sums runs whole."""
+    return replace(choice, layout=replace(choice.layout, scattered={}, rows={}), regions=())
+
+
 def _outcome(analysis: Analysis, region: Region, others: list[Region], wanted: Wanted) -> str:
     if any(atom in wanted.whole for atom in atoms(region.axis)):
         return ASKED

@@ -28,6 +28,7 @@ from .part import Held, Part
 from .plan import Sharding, collectives, plan, plan_analysed
 from .prediction import predict
 from .search import Memory, Terms
+from .sequence import without_regions
 from .stages import one_stage
 
 __all__ = ["Progress", "Sharding", "plan", "plan_analysed", "shard", "shard_rank", "write_part"]
@@ -79,6 +80,8 @@ def shard(
     if representation == "spmd" and machine != HERE:
         raise ModelError("expected no other machine with spmd: its ranks choose as they load")
     sharding = plan(load(source), mesh, terms, ranks)
+    if representation == "annotated":  # annotations have no word for a ReduceScatter
+        sharding = replace(sharding, choice=without_regions(sharding.choice))
     place.absolute().parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
     try:
