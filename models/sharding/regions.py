@@ -172,7 +172,7 @@ class Growth:
         return name in self._given or not all(map(self._is_in, readers))
 
     def _gathering(self, name: str) -> float:
-        return self._moving("AllGather", self.analysis.tensors[name])
+        return self.machine.cut + self._moving("AllGather", self.analysis.tensors[name])
 
     def _moving(self, op_type: str, tensor: Tensor) -> float:
         nbytes = usual_bytes(self.analysis, tensor)
@@ -212,7 +212,7 @@ class Growth:
         made = [name for name in self.sites if name in names]
         gathered = sorted(filter(self._is_gathered, names))
         sites = {id(site): site for site in map(self.sites.__getitem__, made)}.values()
-        spent = sum(map(self._gathering, gathered)) + self.machine.cut * len(gathered)
+        spent = sum(map(self._gathering, gathered))
         for entry in entries:
             spent += self._moving("ReduceScatter", entry.sum)
             spent -= self._moving("AllReduce", entry.sum)
