@@ -102,7 +102,8 @@ class Sharded(Backend):
             if any(atom not in site.whole_atoms for site in sites)
         ]
         kept = independent_set(rng.random(len(found)).tolist(), conflicts(analysis, found))
-        return Rep(ranks.cut_along(analysis, [found[k] for k in kept], size))
+        cut = ranks.cut_along(analysis, [found[k] for k in kept], size)
+        return Rep(ranks.on_rows(cut, rng))
 
 
 def stock(model: ModelProto, inputs: Sequence[Any]) -> list[Any]:

@@ -115,7 +115,7 @@ def check(
     heaviest = max(part.weight_bytes for part in sharding.parts)
     share = heaviest * mesh.tp * mesh.pp / analysis.graph.weight_bytes
     counts = Counter(sharding.collectives)
-    reduces = counts["AllReduce"] / (given.layers or 1)
+    reduces = (counts["AllReduce"] + counts["ReduceScatter"]) / (given.layers or 1)
     shown = "-" if difference is None else f"{difference:.1e}"
     took = " ".join(f"{n:6.2f}" for n in (seconds, *times))
     stages = predict(sharding).stages

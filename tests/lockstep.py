@@ -82,14 +82,18 @@ def _communicate(nodes: Sequence[onnx.NodeProto], everyone: Sequence[Values]) ->
         for node in nodes
     )
     assert all(other == options for other in others)
-    if nodes[0].op_type == "AllReduce":
+    dim = options.get("dim", 0)
+    if nodes[0].op_type == "AllGather":
+        results = [np.concatenate(given, axis=dim)] * len(nodes)
+    else:
         assert len({part.shape for part in given}) == 1  # numpy would broadcast
         combine = COMBINE[options.get("op", b"sum").decode()]
         result = given[0]
         for part in given[1:]:
             result = combine(result, part)
-    else:
-        assert nodes[0].op_type == "AllGather"
-        result = np.concatenate(given, axis=options.get("dim", 0))
-    for node, values in zip(nodes, everyone, strict=True):
-        values[node.output[0]] = result
+        is_scattered = nodes[0].op_type == "ReduceScatter"
+        assert is_scattered or nodes[0].op_type == "AllReduce"
+        parts = np.array_split(result, len(nodes), dim) if is_scattered else []
+        results = parts or [result] * len(nodes)
+    for node, values, made in zip(nodes, everyone, results, strict=True):
+        values[node.output[0]] = made

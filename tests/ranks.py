@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnxruntime
+from numpy.random import Generator
 
 from rankwise import InferenceSession
 from rankwise.collectives import Communicator, local
@@ -17,6 +19,9 @@ from rankwise.models.sharding.analysis import Analysis
 from rankwise.models.sharding.axes import Axis
 from rankwise.models.sharding.candidates import shardable
 from rankwise.models.sharding.layout import Layout, is_opaque
+from rankwise.models.sharding.machine import HERE
+from rankwise.models.sharding.partials import reduced
+from rankwise.models.sharding.regions import Growth, Region, axes
 from rankwise.models.sharding.search import Choice
 from rankwise.models.sharding.write import Sharding, write_part
 
@@ -39,6 +44,21 @@ def cut_along(analysis: Analysis, atoms: Axis | Iterable[Axis], size: int) -> Sh
     """Return the sharding along these atoms alone."""
     kept = frozenset([atoms] if isinstance(atoms, Axis) else atoms)
     return Sharding(analysis, Mesh(tp=size), Choice((), Layout(kept, size), 0.0, ()))
+
+
+def on_rows(sharding: Sharding, rng: Generator | None = None) -> Sharding:
+    """Return the sharding with all that can run on rows between sums, in a random order."""
+    analysis, layout = sharding.analysis, sharding.choice.layout
+    sums = list(reduced(analysis, layout)) if layout.size > 1 else []
+    grown = (Growth(analysis, layout, HERE, axis, sums) for axis in axes(analysis, layout, sums))
+    found = [region for each in grown for region in each.parts()]
+    taken = list[Region]()
+    for k in range(len(found)) if rng is None else rng.permutation(len(found)).tolist():
+        if not any(found[k].overlaps(region) for region in taken):
+            taken.append(found[k])
+            layout = found[k].added_to(layout)
+    choice = replace(sharding.choice, layout=layout, regions=tuple(taken))
+    return replace(sharding, choice=choice)
 
 
 def passing(analysis: Analysis, size: int, op_type: str = "") -> list[Axis]:

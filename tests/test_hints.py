@@ -163,7 +163,7 @@ WRONG = {
     "a truth": ({"w": {"dim": True}}, "got {'dim': True}"),
     "beyond": ({"w": {"dim": 2}}, "hint 'w' cuts dim 2, but 'w' has dims 0 to 1"),
     "of size 1": ({"row": {"dim": 0}}, "cannot cut dim 0 of 'row': it is of size 1"),
-    "open": ({"x": {"dim": 1}}, "cannot cut dim 1 of 'x': its size depends on what is fed"),
+    "open": ({"x": {"dim": 1}}, "cannot cut dim 1: its size depends on what is fed, and nothing"),
     "too few": ({"w": {"dim": 1}}, "cannot cut dim 1 of 'w': its 8 parts are fewer than 9 ranks"),
     "needed whole": ({"x": {"dim": 2}}, "cannot cut dim 2 of 'x': Softmax 'n' needs it whole"),
     "one axis": (

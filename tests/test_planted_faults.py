@@ -16,12 +16,15 @@ import pytest
 import test_contrib
 import test_recurrent
 import test_rules
+import test_sequence
 import test_sharding
 
 from rankwise.models.sharding import partition, relayout
 from rankwise.models.sharding.axes import Axis, atoms, leaves, pieces, product
 from rankwise.models.sharding.layout import Layout, partial_op
+from rankwise.models.sharding.relayout import Emitter
 from rankwise.models.sharding.rewrite import Call, Local
+from rankwise.models.sharding.rows import cut_rows
 from rankwise.models.sharding.rules import (
     RULES,
     arithmetic,
@@ -45,6 +48,7 @@ EVERY_AXIS = test_sharding.test_every_axis_that_may_be_cut_gives_the_same_output
 CHOSEN = test_sharding.test_what_is_chosen_gives_the_same_outputs
 OPERATOR = test_rules.test_parts_give_what_the_whole_gives
 RECURRENT = test_recurrent.test_hidden_units_in_parts_give_what_the_layer_gives
+ON_ROWS = test_sequence.test_any_axis_may_be_that_of_the_rows
 CONTRIB = test_contrib.test_every_axis_that_may_be_cut_gives_the_same_outputs
 
 
@@ -57,6 +61,10 @@ class Fault(NamedTuple):
     wrong: Any
     compare: Comparison
     case: str
+
+
+def first_rows(emit: Emitter, name: str, dim: int, rank: int, size: int) -> str:
+    return cut_rows(emit, name, dim, 0, size)
 
 
 def with_every_bias(local: Local, *_: int) -> Call:
@@ -222,6 +230,7 @@ FAULTS = {
     "a GRU resets what the product is made of": Fault(
         stepwise._Layer, "resets_after", False, RECURRENT, "GRU that resets after the product"
     ),
+    "each rank cuts the first rows": Fault(partition, "cut_rows", first_rows, ON_ROWS, "0"),
     "each rank activates its summand": Fault(
         contrib, "_activate", lambda site: None, CONTRIB, "smooth"
     ),

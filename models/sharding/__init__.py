@@ -22,6 +22,8 @@ scopes      where a rank's graph holds its tensors: outside, or in a body
 declared    what is told of their sizes
 local_site  a node while it is written for one rank
 partials    sums that are reduced once they have met
+regions     what could run on each rank's rows, between sums
+sequence    what of it does: sequence parallelism
 part        what one rank runs, and holds
 partition   the graph of one rank
 line        a row of things cut into runs, exactly

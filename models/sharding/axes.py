@@ -150,6 +150,16 @@ def atoms(axis: Axis | None) -> Iterator[Axis]:
         yield from atoms(part)
 
 
+def are_alike(a: Axis, b: Axis) -> bool:
+    """Say whether two axes are made of the same atoms in the same way."""
+    a, b = find(a), find(b)
+    if a is b:
+        return True
+    rows = (leaves(a), leaves(b)) if a.kind == "product" else (pieces(a), pieces(b))
+    is_possible = a.kind == b.kind != "atom" and len(rows[0]) == len(rows[1])
+    return is_possible and all(map(are_alike, *rows))
+
+
 def unify(a: Axis, b: Axis) -> None:
     """Make two axes one. Raises Conflict where their structures do not fit.
 

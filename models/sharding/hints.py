@@ -6,8 +6,9 @@ A hint is a pattern, as of file names, and a layout: `whole`, or the dim to cut.
     "/lm_head/*": whole
 
 A tensor that is to be whole keeps its axes from being cut anywhere; a node that is to be whole is
-given whole tensors. A dim of a node is one of its first output. Hints come before what is cheap,
-and one that cannot be kept is an error that says why.
+given whole tensors. A dim of a node is one of its first output. A dim as long as what is fed, such
+as the sequence of a residual, is cut where sums over the ranks allow it (sequence.py). Hints come
+before what is cheap, and one that cannot be kept is an error that says why.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import yaml
 
 from ..errors import HintError
 from .analysis import Analysis
-from .axes import Axis, atoms
+from .axes import Axis, atoms, find
 from .candidates import conflicts, obstacle, shardable
 from .layout import Layout, is_opaque
 from .site import Site, Tensor
@@ -50,6 +51,8 @@ class Wanted:
 
     cut: Mapping[Axis, Hint] = field(default_factory=dict)
     whole: Mapping[Axis, Hint] = field(default_factory=dict)
+    rows: Mapping[Axis, Hint] = field(default_factory=dict)
+    """axes as long as what is fed, of which ranks are to have rows where sums allow it"""
 
 
 def read_hints(path: str | Path) -> tuple[Hint, ...]:
@@ -95,16 +98,24 @@ def whole_nodes(analysis: Analysis, hints: Sequence[Hint]) -> dict[str, str]:
 
 def resolve(analysis: Analysis, size: int, hints: Sequence[Hint]) -> Wanted:
     """Find the atoms that hints are about. Raises HintError."""
-    cut, whole = dict[Axis, Hint](), dict[Axis, Hint]()
+    cut, whole, rows = dict[Axis, Hint](), dict[Axis, Hint](), dict[Axis, Hint]()
     possible = {atom for atom, _, _ in shardable(analysis, size)} if hints else set()
     for hint in hints:
         for tensor in _matched(analysis, hint):
             if hint.dim is None:
                 whole |= dict.fromkeys(tensor.atoms, hint)
+            elif (open_axis := _open_axis(tensor, hint.dim)) is not None:
+                rows |= {open_axis: hint} if size > 1 else {}
             elif size > 1:
                 cut[_atom(analysis, size, hint, tensor, possible)] = hint
-    _check(analysis, cut, whole)
-    return Wanted(cut, whole)
+    _check(analysis, cut, whole, rows)
+    return Wanted(cut, whole, rows)
+
+
+def _open_axis(tensor: Tensor, dim: int) -> Axis | None:
+    """Return what a dim is, if it is as long as what is fed."""
+    axis = tensor.axes[dim] if -tensor.rank <= dim < tensor.rank else None
+    return None if axis is None or axis.size.is_static else find(axis)
 
 
 def _matched(analysis: Analysis, hint: Hint) -> Iterator[Tensor]:
@@ -174,11 +185,17 @@ def _holds_both(site: Site, a: Axis, b: Axis) -> bool:
     return {a, b} <= site.exclusive or any({a, b} <= set(t.atoms) for t in tensors)
 
 
-def _check(analysis: Analysis, cut: Mapping[Axis, Hint], whole: Mapping[Axis, Hint]) -> None:
+def _check(
+    analysis: Analysis,
+    cut: Mapping[Axis, Hint],
+    whole: Mapping[Axis, Hint],
+    rows: Mapping[Axis, Hint],
+) -> None:
     """Raise HintError where hints contradict each other."""
-    for atom, hint in cut.items():
-        if atom in whole:
-            raise HintError(f"{hint} cuts what {whole[atom]} keeps whole: an axis of {atom!r}")
+    for axis, hint in {**cut, **rows}.items():
+        for atom in atoms(axis):
+            if atom in whole:
+                raise HintError(f"{hint} cuts what {whole[atom]} keeps whole: an axis of {atom!r}")
     row = list(cut)
     for atom, excluded in zip(row, conflicts(analysis, row), strict=True):
         for other in (row[k] for k in sorted(excluded)):

@@ -29,6 +29,10 @@ class Layout:
     nested: Mapping[Axis, Axis] = field(default_factory=dict)
     """atoms of which those that are cut are so within parts of another, of as many parts as it
     has elements: the others of a rank's group have the same part of that one"""
+    scattered: Mapping[str, int] = field(default_factory=dict)
+    """sums of which each rank gets its rows along a dim, by the names of tensors"""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """tensors of which each rank makes its rows alone"""
 
     @classmethod
     def along(cls, atoms: Iterable[Axis], size: int, nested: Mapping[Axis, Axis]) -> Layout:
@@ -36,6 +40,10 @@ class Layout:
         inner = frozenset(atoms)
         used = {atom: nested[atom] for atom in inner if atom in nested}
         return cls(inner | frozenset(used.values()), size, used)
+
+    def row_dim(self, name: str) -> int | None:
+        """Return the dim of which a rank first has its rows; None where it has all."""
+        return self.rows.get(name, self.scattered.get(name))
 
     def holds(self, axis: Axis | None) -> bool:
         """Say whether any atom of an axis is sharded."""

@@ -8,7 +8,7 @@ whole tensor that is added on the way is added by one rank.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
 
 from onnx import TensorProto
 
@@ -35,9 +35,30 @@ def carried(analysis: Analysis, layout: Layout) -> frozenset[str]:
     kept = set[str]()
     for site in reversed(analysis.sites):
         met = open_names.intersection(site.node.input)
-        if takes(site, layout, met) and (len(met) > 1 or site.output().name in kept):
-            kept |= met
+        if takes(site, layout, met):
+            made = site.output().name
+            if len(met) > 1 or made in kept or made in layout.scattered:
+                kept |= met
     return frozenset(kept)
+
+
+def reduced(analysis: Analysis, layout: Layout) -> Iterator[Tensor]:
+    """Yield the sums that the graph, outside of bodies, adds up over the ranks."""
+    kept = carried(analysis, layout)
+    for site in analysis.outermost:
+        if _sums(site, layout) or takes(site, layout, kept):
+            yield from (out for out in site.outputs if out and out.name not in kept)
+
+
+def passed_on(analysis: Analysis, layout: Layout, tensor: Tensor) -> Tensor | None:
+    """Return what the only reader of a sum makes of it, if it does so of each summand too."""
+    readers = analysis.readers.get(tensor.name, ())
+    if not readers or not _is_free(analysis, tensor):
+        return None
+    site = readers[0]
+    is_outermost = any(site is each for each in analysis.outermost)
+    is_passed = site.node.op_type in PASSED and takes(site, layout, {tensor.name})
+    return site.output() if is_outermost and is_passed else None
 
 
 def _sums(site: Site, layout: Layout) -> bool:

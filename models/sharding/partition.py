@@ -21,6 +21,7 @@ from ..opset import DOMAIN
 from ..weights import IndexSet, Weight
 from . import relayout
 from .analysis import Analysis, usual_bytes
+from .axes import Axis
 from .declared import declared, symbols
 from .exchanges import exchanges
 from .kept import kept
@@ -30,6 +31,7 @@ from .machine import Transfer
 from .part import Held, Part
 from .partials import ADDED, carried
 from .rewrite import Body as Step
+from .rows import cut_rows
 from .rules import find_rule
 from .scopes import Form, Scopes
 from .site import Body, Site, Tensor
@@ -66,6 +68,7 @@ class _Writer:
             self.scopes.hold("whole", value.name, value.name)
         self._carried = carried(analysis, layout)
         self._symbols = symbols(analysis)
+        self._cut_rows = dict[tuple[str, int], str]()
         self._taken = set(analysis.tensors)
         self._base = ""
 
@@ -78,8 +81,9 @@ class _Writer:
     @property
     def forms(self) -> dict[str, str]:
         """The tensors of the whole graph by the names that this rank has them under."""
-        names = self.scopes.outermost.names.items()
-        return {name: tensor for (_, tensor), name in names}
+        held = [*self.scopes.outermost.names.items()]
+        cut = {name: tensor for (tensor, _), name in self._cut_rows.items()}
+        return {name: tensor for (_, tensor), name in held} | cut
 
     @property
     def locals(self) -> dict[str, str]:
@@ -92,6 +96,8 @@ class _Writer:
         self._base = next(name for name in site.node.output if name)
         if any(self.scopes.name("partial", name) for name in site.node.input):
             self._write_linear(site)
+        elif any(name in self.layout.rows for name in site.node.output):
+            self._write_rows(site)
         elif site.bodies and any(map(self._sees_shards, site.inside)):
             self._write_bodies(site)
         elif self._sees_shards(site) and not site.bodies and not is_opaque(site, self.layout):
@@ -170,6 +176,9 @@ class _Writer:
         if tensor.data_type:
             layout = WHOLE if name == tensor.name else self.layout
             value = declared(name, tensor, self._symbols, layout, self.rank)
+            dim = self.layout.row_dim(tensor.name)
+            if dim is not None and name == self.scopes.name("rows", tensor.name):
+                value.type.tensor_type.shape.dim[dim].Clear()
             self.scopes.inner.value_info[name] = value
 
     def _draw(self, site: Site) -> None:
@@ -211,11 +220,43 @@ class _Writer:
                 self._hold(out, out.name)
         self.part.moved += exchanges(self.analysis, site, self.layout.size)
 
+    def _write_rows(self, site: Site) -> None:
+        """Compute a node on this rank's rows of whole tensors."""
+        made = next(out for out in site.outputs if out is not None)
+        axis = made.axes[self.layout.rows[made.name]]
+        assert axis is not None
+        node = copied(site.node)
+        inputs = [self._rows(tensor, axis) if tensor else "" for tensor in site.inputs]
+        node.input[:] = inputs[: len(node.input)]
+        node.output[:] = [self._free(f"{name}/rows") if name else "" for name in node.output]
+        self._append(node)
+        for out, name in zip(site.outputs, node.output, strict=True):
+            if out is not None:
+                self._hold(out, name)
+
+    def _rows(self, tensor: Tensor, axis: Axis) -> str:
+        """Return the name of this rank's rows of a tensor, or of all of one that has none."""
+        dim = tensor.dim_of(axis)
+        if dim is None:
+            return self.whole(tensor)
+        if self.layout.row_dim(tensor.name) == dim:
+            held = self.scopes.name("rows", tensor.name)
+            assert held is not None
+            return held
+        if (tensor.name, dim) not in self._cut_rows:
+            whole, self._base = self.whole(tensor), tensor.name
+            cut = cut_rows(self, whole, dim, self.rank, self.layout.size)
+            self._rename(cut, name := self._free(f"{tensor.name}/rows"))
+            self._cut_rows[tensor.name, dim] = name
+        return self._cut_rows[tensor.name, dim]
+
     def _write_linear(self, site: Site) -> None:
         """Compute a node on this rank's summands; what is whole is added by the first rank."""
         inputs = [self.scopes.name("partial", name) for name in site.node.input]
         for k, (name, tensor) in enumerate(zip(inputs, site.inputs, strict=True)):
             if name is None and tensor is not None:
+                if self.layout.row_dim(tensor.name) is not None:
+                    self.whole(tensor)  # all ranks take part, though one alone adds it
                 is_added = site.node.op_type in ADDED and self.rank > 0
                 inputs[k] = self._zero(tensor) if is_added else self.whole(tensor)
         name = self._name_of(site.output(), is_partial=True)
@@ -241,17 +282,21 @@ class _Writer:
         return self._free(f"{tensor.name}/local") if self._is_sharded(tensor) else tensor.name
 
     def _complete(self, name: str, out: Tensor, op: str, is_widened: bool) -> str:
-        """Combine the ranks' parts of an output."""
-        final = self._name_of(out)
+        """Combine the ranks' parts of an output, or this rank's rows of them."""
+        dim = self.layout.scattered.get(out.name)
+        final = self._name_of(out) if dim is None else self._free(f"{out.name}/rows")
         reduced = self._free(f"{out.name}/float32") if is_widened else final
-        self._communicate("AllReduce", name, reduced, op=op)
-        self._count("AllReduce", out, 2 if is_widened else 1)
+        op_type, along = ("AllReduce", {}) if dim is None else ("ReduceScatter", {"dim": dim})
+        self._communicate(op_type, name, reduced, op=op, **along)
+        self._count(op_type, out, 2 if is_widened else 1)
         if is_widened:
             self._add("Cast", [reduced], final, to=out.data_type)
         return final
 
     def _hold(self, tensor: Tensor, name: str) -> None:
-        self.scopes.hold("local" if self._is_sharded(tensor) else "whole", tensor.name, name)
+        form: Form = "local" if self._is_sharded(tensor) else "whole"
+        is_cut = self.layout.row_dim(tensor.name) is not None
+        self.scopes.hold("rows" if is_cut else form, tensor.name, name)
         self._declare(name, tensor)
 
     def _is_sharded(self, tensor: Tensor) -> bool:
@@ -265,8 +310,12 @@ class _Writer:
         if tensor.is_weight:
             return self._take_weight("whole", name, tensor, (None,) * tensor.rank)
         base, self._base = self._base, name
-        with self.scopes.around("local", name) as own:
-            self._rename(relayout.to_whole(self, own, tensor, self.layout, self.rank), name)
+        dim = self.layout.row_dim(name)
+        with self.scopes.around("local" if dim is None else "rows", name) as own:
+            if dim is not None:
+                self._rename(self.all_gather(own, dim), name)
+            else:
+                self._rename(relayout.to_whole(self, own, tensor, self.layout, self.rank), name)
             self.scopes.hold("whole", name, name)
             self._declare(name, tensor)
             self._count("AllGather", tensor)

@@ -21,6 +21,7 @@ from .partition import partition
 from .placement import place
 from .prediction import predict
 from .search import Choice, Terms
+from .sequence import with_regions
 from .stages import Stages, balanced, one_stage
 
 MOST_RANKS = 64
@@ -188,6 +189,7 @@ def _planned(analysis: Analysis, mesh: Mesh, terms: Terms, needs_work: bool = Tr
         analysis = analysis if found.batch is None else with_open_batch(analysis, found.batch)
     own = terms if mesh.pp == 1 else replace(terms, memory=None)
     analysis, choice = choose_by_head(analysis, mesh.tp, own)
+    choice = with_regions(analysis, choice, terms.machine)
     if mesh.tp > 1 and needs_work and not choice.chosen:
         raise NothingToShard(_why_nothing(analysis, mesh))
     sharding = Sharding(analysis, mesh, choice, terms, batch=found)

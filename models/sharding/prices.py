@@ -143,6 +143,8 @@ def _reason(site: Site, layout: Layout) -> str | None:
     """Say why a node is computed whole; None where it is cut."""
     if site.obstacle is not None:
         return site.obstacle
+    if any(name in layout.rows for name in site.node.output):
+        return None
     note, made = site.note, filter(None, site.outputs)
     if layout.sharded.isdisjoint(site.seen):
         are_counts = all(out.data_type in WHOLE_NUMBERS for out in made)

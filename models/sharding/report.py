@@ -21,6 +21,7 @@ from .plan import Sharding, plan_analysed
 from .prediction import predict, rank_work
 from .prices import NOTHING, TAKEN, WANTED, Operator, Price, operators, prices
 from .search import Terms
+from .sequence import RowPrice, row_prices
 from .workload import Work, work
 
 SIZES = (2, 3, 4, 8)
@@ -66,6 +67,8 @@ class Description:
     """that of which operators and prices are told"""
     operators: tuple[Operator, ...]
     prices: tuple[Price, ...]
+    rows: tuple[RowPrice, ...]
+    """what lies between sums, on each rank's rows"""
     meshes: tuple[MeshRow, ...]
 
     def __str__(self) -> str:
@@ -82,6 +85,7 @@ class Description:
                 f"{_timed(self.steps)}:",
                 *_price_table(self.prices),
                 "",
+                *_row_table(self.rows),
                 _mesh_table(self.meshes),
             ]
         )
@@ -119,6 +123,8 @@ class Preview:
     """of a run; those of a group of ranks count once"""
     prices: tuple[Price, ...]
     """of what is taken"""
+    rows: tuple[RowPrice, ...]
+    """the same, of what lies between sums"""
     notes: tuple[str, ...]
     """what a person ought to know, such as that replicas are idle"""
 
@@ -146,6 +152,7 @@ class Preview:
                 f"{_ms(self.seconds_alone)} ms on one rank: {ratio:.2f} times as fast",
                 *(f"note           {note}" for note in self.notes),
                 *(["", "axes that are cut:", *_price_table(self.prices)] if self.prices else []),
+                *(["", *_row_table(self.rows)[:-1]] if self.rows else []),
             ]
         )
 
@@ -173,6 +180,7 @@ def describe(
         mesh=str(mesh),
         operators=operators(found.analysis, found.choice.layout),
         prices=prices(found.analysis, found.choice),
+        rows=row_prices(found.choice),
         meshes=tuple(_meshes(analysis, terms, mesh)),
     )
 
@@ -206,6 +214,7 @@ def preview(sharding: Sharding) -> Preview:
         ranks=tuple(_rank(sharding, rank, machine) for rank in range(sharding.mesh.size)),
         collectives=sharding.collectives,
         prices=tuple(price for price in found if price.outcome in (TAKEN, WANTED)),
+        rows=tuple(row for row in row_prices(sharding.choice) if row.outcome in (TAKEN, WANTED)),
         notes=sharding.notes,
     )
 
@@ -274,6 +283,17 @@ def _price_table(rows: Sequence[Price]) -> Iterator[str]:
     yield aligned(table)
     if len(rows) > MOST_ROWS:
         yield f"{len(rows) - MOST_ROWS} more, of fewer bytes"
+
+
+def _row_table(rows: Sequence[RowPrice]) -> list[str]:
+    """Return lines, an empty one behind them, or none."""
+    heads = "rows of", "times", "nodes", "sums", "gathers", "ms saved", "ms spent", ""
+    table: list[Sequence[object]] = [heads]
+    for row in rows[:MOST_ROWS]:
+        spent = _ms(row.seconds_saved), _ms(row.seconds_spent)
+        table.append((row.axis, row.times, row.nodes, row.sums, row.gathers, *spent, row.outcome))
+    title = f"between sums over ranks, each could have its rows alone; of a run ({RUN}):"
+    return [title, aligned(table), ""] if rows else []
 
 
 def _mesh_table(rows: Sequence[MeshRow]) -> str:

@@ -1,8 +1,8 @@
-"""The rows of a replica, as nodes of its graph: cut from the inputs, and given to all at the end.
+"""The rows of a replica or a rank, as nodes of its graph.
 
-The batch is as long as what is fed, and is cut as numpy.array_split cuts. Where it is shorter than
-the replicas are many, some have no rows: they compute the first one again, since not every
-operator takes none, and give none.
+A dim is as long as what is fed, and is cut as numpy.array_split cuts. Where the batch is shorter
+than the replicas are many, some have no rows: they compute the first one again, since not every
+operator takes none, and give none. Ranks whose rows are cut within the graph have none then.
 """
 
 from __future__ import annotations
@@ -31,10 +31,7 @@ class Rows(NamedTuple):
 
 def count_rows(emit: Emitter, name: str, dim: int, replica: int, replicas: int) -> Rows:
     """Add nodes that find a replica's rows of a tensor's dim."""
-    length = emit.node("Gather", [emit.node("Shape", [name]), emit.constant(int64(dim))], axis=0)
-    rounding = emit.constant(np.arange(replicas)[::-1].copy())
-    padded = emit.node("Add", [length, rounding])
-    counts = emit.node("Div", [padded, emit.constant(int64(replicas))])
+    counts = _counts(emit, name, dim, replicas)
     count = emit.node("Gather", [counts, emit.constant(int64(replica))], axis=0)
     if replica == 0:
         return Rows(emit.constant(int64(0)), count, None)
@@ -44,6 +41,24 @@ def count_rows(emit: Emitter, name: str, dim: int, replica: int, replicas: int) 
     borrowed = emit.node("Sub", [emit.constant(int64(1)), is_own])
     stop = emit.node("Add", [start, emit.node("Add", [count, borrowed])])
     return Rows(start, stop, is_own)
+
+
+def _counts(emit: Emitter, name: str, dim: int, parts: int) -> str:
+    """Add nodes that find how long the parts of a dim are."""
+    length = emit.node("Gather", [emit.node("Shape", [name]), emit.constant(int64(dim))], axis=0)
+    rounding = emit.constant(np.arange(parts)[::-1].copy())
+    padded = emit.node("Add", [length, rounding])
+    return emit.node("Div", [padded, emit.constant(int64(parts))])
+
+
+def cut_rows(emit: Emitter, name: str, dim: int, rank: int, size: int) -> str:
+    """Add nodes that cut a rank's rows out of a tensor, the same nodes for all ranks."""
+    counts = _counts(emit, name, dim, size)
+    bounds = [
+        emit.node("ReduceSum", [emit.node("Mul", [counts, emit.constant(before)])], keepdims=1)
+        for before in (int64(*(k < end for k in range(size))) for end in (rank, rank + 1))
+    ]
+    return emit.node("Slice", [name, *bounds, emit.constant(int64(dim))])
 
 
 def _is_positive(emit: Emitter, name: str) -> str:

@@ -13,8 +13,8 @@ from typing import Literal
 
 from onnx import NodeProto, ValueInfoProto
 
-Form = Literal["whole", "local", "partial"]
-"""All of a tensor, this rank's part of it, or its summand."""
+Form = Literal["whole", "local", "partial", "rows"]
+"""All of a tensor, this rank's part of it, its summand, or its rows where others have as many."""
 
 
 @dataclass

@@ -28,6 +28,7 @@ from .hints import Hint, Wanted, resolve
 from .independent import independent_set
 from .layout import Layout
 from .machine import HERE, Machine
+from .regions import Region
 
 PRICES = (0.0, *(2.0**k * 1e-13 for k in range(40)))
 """Seconds a run that a byte of weights not held is worth. To read one takes 3e-11; the last is
@@ -89,6 +90,8 @@ class Choice:
     """seconds that a byte was worth"""
     wanted: Wanted = field(default_factory=Wanted)
     """what hints have asked for"""
+    regions: tuple[Region, ...] = ()
+    """what could run on each rank's rows between sums"""
 
     @property
     def seconds(self) -> float:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from onnx import NodeProto
 
 from ..nodes import attribute
-from .axes import Axis, Conflict, Size, atoms, find, unify
+from .axes import Axis, Conflict, Size, are_alike, atoms, find, unify
 
 Array = npt.NDArray[Any]
 
@@ -46,6 +46,13 @@ class Tensor:
     def atoms(self) -> list[Axis]:
         """Atoms of all dims; to be read once all rules have spoken."""
         return [atom for axis in self.axes for atom in atoms(axis)]
+
+    def dim_of(self, axis: Axis) -> int | None:
+        """Return the dim that an axis is; None where its atoms lie elsewhere, or nowhere."""
+        own = set(atoms(axis))
+        dims = [dim for dim, each in enumerate(self.axes) if not own.isdisjoint(atoms(each))]
+        found = self.axes[dims[0]] if len(dims) == 1 else None
+        return dims[0] if found is not None and are_alike(found, axis) else None
 
 
 class Contraction(NamedTuple):

@@ -26,7 +26,7 @@ from .part import Part
 from .relayout import MOVABLE
 from .search import Terms, limits
 from .site import Site, Tensor
-from .workload import Work, local_work, share, work
+from .workload import Work, local_work, row_share, share, work
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,8 @@ def _spans(
 
 def form_bytes(analysis: Analysis, layout: Layout, name: str, tensor: Tensor) -> int:
     """Return the bytes of what a rank has of a tensor under a name, at the usual sizes."""
-    part = 1.0 if name == tensor.name else share(tensor, layout, 0)
+    part = share(tensor, layout, 0) * row_share(analysis, tensor, layout, 0)
+    part = 1.0 if name == tensor.name else part
     return round(usual_bytes(analysis, tensor) * part)
 
 

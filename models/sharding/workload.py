@@ -14,6 +14,7 @@ import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..weights import bounds
 from .analysis import Analysis, usual_bytes
 from .axes import Axis
 from .layout import Layout, is_opaque
@@ -223,9 +224,12 @@ def work(analysis: Analysis, site: Site) -> Work:
 
 def local_work(analysis: Analysis, site: Site, whole: Work, layout: Layout, rank: int) -> Work:
     """Return the work of one rank: its share of what is made, summed over and gathered."""
+    made = next(out for out in site.outputs if out is not None)
+    if made.name in layout.rows:
+        own = row_share(analysis, made, layout, rank)
+        return Work(whole.multiply_adds * own, whole.made * own, whole.read)
     if site.seen.isdisjoint(layout.sharded) or is_opaque(site, layout):
         return whole
-    made = next(out for out in site.outputs if out is not None)
     own = share(made, layout, rank)
     summed = math.prod(_summed(site, entry.axis, layout, rank) for entry in site.contracted)
     summed *= math.prod(float(layout.fraction(axis, rank)) for axis in site.gathered)
@@ -237,6 +241,15 @@ def local_work(analysis: Analysis, site: Site, whole: Work, layout: Layout, rank
 def share(tensor: Tensor, layout: Layout, rank: int) -> float:
     """Return the part of a tensor's elements that a rank has."""
     return math.prod(float(layout.fraction(axis, rank)) for axis in tensor.axes)
+
+
+def row_share(analysis: Analysis, tensor: Tensor, layout: Layout, rank: int) -> float:
+    """Return the part of a tensor that a rank's rows are, at the usual sizes."""
+    dim, shape = layout.row_dim(tensor.name), analysis.usual.get(tensor.name)
+    if dim is None or not shape or not shape[dim]:
+        return 1.0
+    start, stop = bounds(shape[dim], rank, layout.size)
+    return (stop - start) / shape[dim]
 
 
 def _summed(site: Site, axis: Axis, layout: Layout, rank: int) -> float:

@@ -23,6 +23,7 @@ from .place import placed
 from .plan import Sharding, collectives, plan, plan_analysed
 from .prediction import predict
 from .search import Memory, Terms
+from .sequence import without_regions
 from .stages import one_stage
 
 __all__ = ["Progress", "Sharding", "plan", "plan_analysed", "shard", "shard_rank", "write_part"]
@@ -71,6 +72,8 @@ def shard(
     if representation == "spmd" and machine != HERE:
         raise ModelError("expected no other machine with spmd: its ranks choose as they load")
     sharding = plan(load(source), mesh, terms, ranks)
+    if representation == "annotated":  # annotations have no word for a ReduceScatter
+        sharding = replace(sharding, choice=without_regions(sharding.choice))
     with placed(place) as beside:
         if representation == "annotated":
             parts = _write_annotated(sharding, beside / WHOLE, progress or silent)

@@ -69,6 +69,15 @@ def check(drawn: Drawn, size: int, rng: Generator, most: int | None = None) -> C
 
 
 def layouts(analysis: Analysis, size: int, rng: Generator) -> Iterator[tuple[str, Sharding]]:
+    """Yield layouts: as they are, and with all on rows that can run so between sums."""
+    for name, sharding in _cuts(analysis, size, rng):
+        yield name, sharding
+        on_rows = ranks.on_rows(sharding, rng)
+        if on_rows.choice.regions:
+            yield f"{name}, on rows,", on_rows
+
+
+def _cuts(analysis: Analysis, size: int, rng: Generator) -> Iterator[tuple[str, Sharding]]:
     """Yield what is chosen, each atom by itself, and two sets of atoms that may be cut at once."""
     try:
         yield "what is chosen", plan_analysed(analysis, Mesh(tp=size))
