@@ -17,6 +17,7 @@ from ..nodes import subgraphs
 from ..placing.placement import Cut, Factor, Placement
 from ..sharding.analysis import Analysis
 from ..sharding.axes import leaves
+from ..sharding.halo import sliding
 from ..sharding.layout import Layout, is_opaque
 from ..sharding.part import Part
 from ..sharding.site import Site, Tensor
@@ -42,7 +43,7 @@ def _annotated(site: Site, layout: Layout, stage: int | None, count: int) -> Nod
     placements = {
         name: placed
         for name, tensor in tensors.items()
-        if (placed := placement(tensor, layout, devices)) and not is_opaque(site, layout)
+        if (placed := placement(tensor, layout, devices)) and _has_specs(site, layout)
     }
     if not placements and count > 1:
         placements = {next(filter(None, site.node.output)): Placement.everywhere(devices)}
@@ -55,6 +56,11 @@ def _annotated(site: Site, layout: Layout, stage: int | None, count: int) -> Nod
     if count > 1:
         entry.pipeline_stage = stage
     return node
+
+
+def _has_specs(site: Site, layout: Layout) -> bool:
+    """Say whether what a node reads and makes is what specs can say: they know no halos."""
+    return not is_opaque(site, layout) and sliding(site.windows, layout) is None
 
 
 def placement(tensor: Tensor, layout: Layout, devices: Sequence[int]) -> Placement | None:

@@ -20,7 +20,7 @@ from functools import cache
 from ..errors import MemoryLimitError, MeshError
 from ..mesh import ranks
 from .analysis import Analysis
-from .candidates import Candidate, candidates, conflicts, rank_bytes
+from .candidates import Candidate, candidates, exclusions, rank_bytes
 from .hints import Hint, Wanted, resolve
 from .independent import independent_set
 from .layout import Layout
@@ -102,9 +102,9 @@ def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
     terms = terms or Terms()
     wanted = resolve(analysis, size, terms.hints)
     found = candidates(analysis, size, terms.machine, wanted.cut.keys())
-    edges = conflicts(analysis, [candidate.atom for candidate in found])
-    forced = {k for k, candidate in enumerate(found) if candidate.atom in wanted.cut}
-    barred = {k for k, candidate in enumerate(found) if candidate.atom in wanted.whole}
+    edges = exclusions(analysis, found)
+    forced = {k for k, each in enumerate(found) if wanted.cut.keys() >= set(each.atoms)}
+    barred = {k for k, each in enumerate(found) if not wanted.whole.keys().isdisjoint(each.atoms)}
     barred |= {neighbour for k in forced for neighbour in edges[k]}
 
     @cache
@@ -113,7 +113,8 @@ def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
         free = [0.0 if k in forced | barred else value for k, value in enumerate(worth)]
         kept = forced | independent_set(free, edges)
         chosen = tuple(found[k] for k in sorted(kept))
-        layout = Layout.along((each.atom for each in chosen), size, analysis.nested)
+        atoms = (atom for each in chosen for atom in each.atoms)
+        layout = Layout.along(atoms, size, analysis.nested)
         heaviest = _heaviest(analysis, layout)
         return Choice(chosen, layout, heaviest, tuple(found), price, wanted)
 
