@@ -284,5 +284,15 @@ def rank_bytes(analysis: Analysis, layout: Layout, rank: int) -> float:
     )
 
 
+def tensor_bytes(analysis: Analysis, site: Site, layout: Layout) -> float:
+    """Return the bytes of what the first rank gives to a node and gets of it, without weights."""
+    is_whole = is_opaque(site, layout)
+    return sum(
+        usual_bytes(analysis, tensor) * (1.0 if is_whole else share(tensor, layout, 0))
+        for tensor in filter(None, (*site.inputs, *site.outputs))
+        if not tensor.is_weight
+    )
+
+
 def _held_by(analysis: Analysis, tensor: Tensor, layout: Layout, rank: int) -> float:
     return 1.0 if _needed_whole(analysis, tensor, layout) else share(tensor, layout, rank)

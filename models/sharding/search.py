@@ -7,7 +7,8 @@ few atoms that all layers share, such as the hidden width, are decided.
 
 The price is the least at which the heaviest rank holds little more than its even share of the
 weights, or fits the memory that is given. A higher price never makes a rank hold more, so it is
-found by bisection.
+found by bisection. Where tensors are larger than weights, as those of images are, no price is put
+on weights if a rank holds no more without one, its tensors counted in.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from functools import cache
 from ..errors import MemoryLimitError, MeshError
 from ..mesh import ranks
 from .analysis import Analysis
-from .candidates import Candidate, candidates, exclusions, rank_bytes
+from .candidates import Candidate, candidates, exclusions, rank_bytes, tensor_bytes
 from .hints import Hint, Wanted, resolve
 from .independent import independent_set
 from .layout import Layout
@@ -127,7 +128,16 @@ def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
         choice = at(price)
         return choice.heaviest <= goal and bool(choice.chosen or not least.chosen)
 
-    return at(PRICES[bisect_left(PRICES, True, key=is_enough)])
+    found, fastest = at(PRICES[bisect_left(PRICES, True, key=is_enough)]), at(0.0)
+    if terms.limit is None and fastest.chosen:
+        return min(fastest, found, key=lambda choice: _held(analysis, choice))
+    return found
+
+
+def _held(analysis: Analysis, choice: Choice) -> float:
+    """Return the bytes of weights of the heaviest rank, and of tensors around its largest node."""
+    tensors = max((tensor_bytes(analysis, s, choice.layout) for s in analysis.sites), default=0.0)
+    return choice.heaviest * analysis.graph.weight_bytes + tensors
 
 
 def _fitting(analysis: Analysis, least: Choice, memory: float) -> float:
