@@ -103,6 +103,6 @@ def sent(window: Window, layout: Layout, nbytes: int) -> list[int]:
     """Return the bytes of the messages of the rank that sends the most, given the input's."""
     by_source: list[list[int]] = [[] for _ in range(layout.size)]
     for each in messages(window, layout):
-        size = nbytes * len(each.places) // window.given.size.first
+        size = nbytes * len(each.places) // window.length
         by_source[each.source].append(size)
     return max(by_source, key=lambda sizes: (sum(sizes), len(sizes)))

@@ -205,7 +205,7 @@ class _Writer:
             return {}
         tensor = site.tensor(0)
         if self.scopes.name("whole", tensor.name) or not self.layout.holds(window.given):
-            every = range(window.given.size.first)
+            every = range(window.length)
             reads = window.reads(run(self.layout, window.made, self.rank))
             return {0: keep(self, self.whole(tensor), window.dim, every, reads)}
         name = with_halo(self, self.local(tensor), tensor, window, self.layout, self.rank)

@@ -150,7 +150,7 @@ def _reason(site: Site, layout: Layout) -> str | None:
     if site.obstacle is not None:
         return site.obstacle
     rule, made = find_rule(site.node.domain, site.node.op_type), filter(None, site.outputs)
-    note = rule.note if rule is not None else ""
+    note = (rule.note if rule is not None else "") or site.note
     if layout.sharded.isdisjoint(site.seen):
         are_counts = all(out.data_type in WHOLE_NUMBERS for out in made)
         return note or (COUNTED if are_counts else NOTHING)

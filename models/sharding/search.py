@@ -128,10 +128,10 @@ def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
         choice = at(price)
         return choice.heaviest <= goal and bool(choice.chosen or not least.chosen)
 
-    found, fastest = at(PRICES[bisect_left(PRICES, True, key=is_enough)]), at(0.0)
+    cheapest, fastest = at(PRICES[bisect_left(PRICES, True, key=is_enough)]), at(0.0)
     if terms.limit is None and fastest.chosen:
-        return min(fastest, found, key=lambda choice: _held(analysis, choice))
-    return found
+        return min(fastest, cheapest, key=lambda choice: _held(analysis, choice))
+    return cheapest
 
 
 def _held(analysis: Analysis, choice: Choice) -> float:

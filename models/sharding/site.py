@@ -91,6 +91,8 @@ class Site:
     """dims that the node goes over with a kernel"""
     only_size: bool = False
     """the node reads sizes, never elements"""
+    note: str = ""
+    """why no rank can go over a part of its image, where it has one"""
     obstacle: str | None = None
     """why this node has no layout but the replicated one"""
     bodies: tuple[Body, ...] = ()

@@ -12,7 +12,7 @@ from ..axes import Axis, Conflict, Size, product, unify
 from ..rewrite import Call, Local
 from ..site import Site
 from .quantization import of_channels
-from .sliding import padded, slide
+from .sliding import padded, slide, spread
 
 
 def conv(site: Site) -> None:
@@ -65,7 +65,8 @@ def conv_transpose(site: Site) -> None:
     x, kernel, y = site.tensor(0), site.tensor(1), site.output()
     site.tie(x.axes[0], y.axes[0])
     site.tie(x.axes[1], kernel.axes[0])
-    site.whole(*x.axes[2:], *kernel.axes[2:])
+    site.whole(*kernel.axes[2:])
+    spread(site, kernel.shape[2:])
     group = site.attribute("group", 1)
     if group == 1:
         site.contract(kernel.axes[0])
@@ -142,7 +143,7 @@ def local_deform_conv(local: Local) -> Call:
 
 def local_conv_transpose(local: Local) -> Call:
     y, kernel = local.site.output(), local.site.tensor(1)
-    return _with_groups(local, bias_once(local), y.axes[1], kernel.axes[1])
+    return padded(local, _with_groups(local, bias_once(local), y.axes[1], kernel.axes[1]))
 
 
 def _with_groups(local: Local, call: Call, channels: Axis | None, each: Axis | None) -> Call:

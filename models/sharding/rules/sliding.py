@@ -9,29 +9,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..axes import Conflict, Size, unify
+from ..axes import Axis, Conflict, Size, unify
 from ..halo import run, sliding
 from ..rewrite import Call, Local
 from ..site import Site
-from ..window import Window
+from ..window import Kernel, Spread, Window
 
 SAME = {"SAME_UPPER", "SAME_LOWER"}
 """Padding that makes the output as long as the input, or as its strides."""
 
+OPEN = "its image is of a size that is known only when the model runs"
+
 
 def slide(site: Site, kernel: Sequence[Size]) -> None:
     """Go over the dims behind the first two; those that no rank can go over are needed whole."""
-    x, y = site.tensor(0), site.output()
-    found = [_window(site, place, size) for place, size in enumerate(kernel)]
-    if _auto_pad(site) in SAME and None in found:
-        found = [None] * len(found)  # the padding of all dims is to be told
+    found = [_kernel(site, place, size) for place, size in enumerate(kernel)]
+    reasons = [window for window in found if isinstance(window, str)]
+    if _auto_pad(site) in SAME and reasons:  # the padding of all dims is to be told
+        found = [reasons[0]] * len(found)
     for dim, window in enumerate(found, 2):
-        if window is None:
-            site.whole(x.axes[dim], y.axes[dim])
-            continue
-        site.windows.append(window)
-        if window.given.size == window.made.size:
-            _tie(window)
+        pass_or_whole(site, dim, window)
+
+
+def spread(site: Site, kernel: Sequence[Size]) -> None:
+    """Go over the dims behind the first two with a kernel that makes places of each."""
+    for place, size in enumerate(kernel):
+        pass_or_whole(site, place + 2, _spread(site, place, size))
+
+
+def pass_or_whole(site: Site, dim: int, window: Window | str) -> None:
+    """Let the places of a dim pass by a window; or need them whole, and note why."""
+    if isinstance(window, str):
+        site.whole(site.tensor(0).axes[dim], site.output().axes[dim])
+        site.note = site.note or window
+        return
+    site.windows.append(window)
+    if window.given.size == window.made.size:
+        _tie(window)
 
 
 def _tie(window: Window) -> None:
@@ -42,25 +56,48 @@ def _tie(window: Window) -> None:
         """They may still be cut, each for itself."""
 
 
-def _window(site: Site, place: int, kernel: Size) -> Window | None:
-    """Return how a dim is gone over, None where no rank can do so by itself."""
-    dim = place + 2
-    x, y = site.tensor(0), site.output()
-    given, made = x.axes[dim], y.axes[dim]
+def known(site: Site, dim: int) -> tuple[Axis, Axis] | str:
+    """Return the axes of a dim of input and output, or why no rank can go over a part of it."""
+    given, made = site.tensor(0).axes[dim], site.output().axes[dim]
     if given is None or made is None:
-        return None
-    if not (given.size.is_static and made.size.is_static and kernel.is_static):
-        return None
+        return ""
+    return (given, made) if given.size.is_static and made.size.is_static else OPEN
+
+
+def _kernel(site: Site, place: int, kernel: Size) -> Window | str:
+    """Return how a dim is gone over, or why no rank can go over a part of it."""
+    axes = known(site, place + 2)
+    if isinstance(axes, str) or not kernel.is_static:
+        return axes if isinstance(axes, str) else OPEN
+    given, made = axes
     stride = _of_dim(site, "strides", place, 1)
     span = (kernel.first - 1) * _of_dim(site, "dilations", place, 1) + 1
     length, count = given.size.first, made.size.first
     before = _before(site, place, (count - 1) * stride + span - length)
-    last = (count - 1) * stride - before
-    after = last + span - length
+    after = (count - 1) * stride - before + span - length
     # Each output is to read something, on whatever rank it is.
-    if before >= span or after >= span or _is_counted(site, place, after):
-        return None
-    return Window(dim, given, made, stride, span, before)
+    if before >= span or after >= span:
+        return "its padding is as wide as its kernel"
+    if _is_counted(site, place, after):
+        return "its mean counts padding, but not what ceil_mode adds to it"
+    return Kernel(place + 2, given, made, stride, span, before)
+
+
+def _spread(site: Site, place: int, kernel: Size) -> Window | str:
+    axes = known(site, place + 2)
+    if isinstance(axes, str) or not kernel.is_static:
+        return axes if isinstance(axes, str) else OPEN
+    if site.attribute("output_shape") or _auto_pad(site) in SAME:
+        return "its padding follows from the size of its output"
+    given, made = axes
+    stride = _of_dim(site, "strides", place, 1)
+    span = (kernel.first - 1) * _of_dim(site, "dilations", place, 1) + 1
+    before = _of_dim(site, "pads", place, 0)
+    end = (given.size.first - 1) * stride + span
+    # Each output is to be made of some input.
+    if span < stride or before >= span or made.size.first + before > end:
+        return "it makes places of nothing"
+    return Spread(place + 2, given, made, stride, span, before)
 
 
 def _of_dim(site: Site, name: str, place: int, default: int) -> int:
@@ -97,8 +134,10 @@ def padded(local: Local, call: Call) -> Call:
     pads = _all_pads(local.site)
     made = run(local.layout, window.made, local.rank)
     place = window.dim - 2
-    pads[place], pads[place + len(pads) // 2] = window.padding(made)
+    pads[place], pads[place + len(pads) // 2] = window.edges(made)
     kept = {name: value for name, value in call.attributes.items() if name != "auto_pad"}
+    if "output_padding" in kept:  # the edges say it
+        kept["output_padding"] = [n * (k != place) for k, n in enumerate(kept["output_padding"])]
     return call._replace(attributes={**kept, "pads": pads})
 
 
@@ -107,6 +146,5 @@ def _all_pads(site: Site) -> list[int]:
     count = site.tensor(0).rank - 2
     if _auto_pad(site) not in SAME:
         return list(site.attribute("pads") or [0] * (2 * count))
-    before = {window.dim - 2: window.before for window in site.windows}
-    after = {w.dim - 2: w.padding(range(w.made.size.first))[1] for w in site.windows}
-    return [*(before[k] for k in range(count)), *(after[k] for k in range(count))]
+    edges = [window.edges(range(window.made.size.first)) for window in site.windows]
+    return [pad for side in zip(*edges, strict=True) for pad in side]
