@@ -228,7 +228,8 @@ def _halos(analysis: Analysis, site: Site, layout: Layout) -> Iterator[Transfer]
     fed = {value.name for value in analysis.graph.inputs}
     for window in site.windows:
         x = site.tensor(0)
-        if layout.holds(window.made) and x.name not in fed and not is_opaque(site, layout):
+        is_here = x.is_weight or x.name in fed
+        if layout.holds(window.made) and not is_here and not is_opaque(site, layout):
             for nbytes in sent(window, layout, usual_bytes(analysis, x)):
                 yield from [Transfer("Send", nbytes, 2)] * analysis.times(x)
 

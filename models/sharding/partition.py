@@ -204,7 +204,8 @@ class _Writer:
         if window is None:
             return {}
         tensor = site.tensor(0)
-        if self.scopes.name("whole", tensor.name) or not self.layout.holds(window.given):
+        is_whole = tensor.is_weight or self.scopes.name("whole", tensor.name) is not None
+        if is_whole or not self.layout.holds(window.given):
             every = range(window.length)
             reads = window.reads(run(self.layout, window.made, self.rank))
             return {0: keep(self, self.whole(tensor), window.dim, every, reads)}
