@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import test_contrib
+import test_halos
 import test_rules
 import test_sharding
 
 from rankwise.models.placing.placement import bounds
-from rankwise.models.sharding import partition, relayout
+from rankwise.models.sharding import halo, partition, relayout
 from rankwise.models.sharding.axes import Axis, atoms, leaves, pieces, product
 from rankwise.models.sharding.layout import Layout, partial_op
 from rankwise.models.sharding.rewrite import Call, Local
@@ -35,12 +36,14 @@ from rankwise.models.sharding.rules import (
 from rankwise.models.sharding.rules.einsum import einsum
 from rankwise.models.sharding.rules.rule import Rule
 from rankwise.models.sharding.site import Site
+from rankwise.models.sharding.window import Spread
 
 Comparison = Callable[[str, int, Path], None]
 
 EVERY_AXIS = test_sharding.test_every_axis_that_may_be_cut_gives_the_same_outputs
 CHOSEN = test_sharding.test_what_is_chosen_gives_the_same_outputs
 OPERATOR = test_rules.test_parts_give_what_the_whole_gives
+HALOS = test_halos.test_parts_of_an_image_give_what_the_whole_gives
 CONTRIB = test_contrib.test_every_axis_that_may_be_cut_gives_the_same_outputs
 
 
@@ -116,6 +119,22 @@ def mentioned_alone(site: Site) -> set[Axis]:
     return {atom for axis in site.needs_whole for atom in atoms(axis)}
 
 
+KEEP, LEFT_OUT = halo.keep, Spread.edges
+
+
+def one_place_early(emit: halo.Emitter, name: str, dim: int, held: range, wanted: range) -> str:
+    """Take the places before those that are wanted, wherever some are."""
+    if held.start < wanted.start:
+        wanted = range(wanted.start - 1, wanted.stop - 1)
+    return KEEP(emit, name, dim, held, wanted)
+
+
+def with_one_before(window: Spread, made: range) -> tuple[int, int]:
+    """Leave out one place less before what is made, and one more behind it."""
+    before, behind = LEFT_OUT(window, made)
+    return before - 1, behind + 1
+
+
 def rounded_parts(site: Site) -> None:
     """Sum what is rounded on every rank."""
     convolution.qlinear_conv(site)
@@ -188,6 +207,16 @@ FAULTS = {
     "each rank rounds its summand": Fault(
         RULES, "QLinearConv", Rule(rounded_parts, convolution.local_qlinear_conv), OPERATOR,
         "QLinearConv",
+    ),
+    "a halo is of the places before those that a kernel reads": Fault(
+        halo, "keep", one_place_early, HALOS, "a kernel"
+    ),
+    "a transposed convolution leaves out a place less": Fault(
+        Spread, "edges", with_one_before, HALOS, "a padded transpose"
+    ),
+    "a mean over images of uneven height is not weighed": Fault(
+        RULES, "GlobalAveragePool", Rule(arithmetic.global_pool, mean_of_means), HALOS,
+        "a mean of all places",
     ),
     "each rank activates its summand": Fault(
         contrib, "_activate", lambda site: None, CONTRIB, "smooth"

@@ -61,7 +61,11 @@ class Candidate:
 
 
 def candidates(
-    analysis: Analysis, size: int, machine: Machine = HERE, asked: Set[Axis] = frozenset()
+    analysis: Analysis,
+    size: int,
+    machine: Machine = HERE,
+    asked: Set[Axis] = frozenset(),
+    has_halos: bool = True,
 ) -> list[Candidate]:
     """Return the atoms that can be cut into `size` parts, in graph order.
 
@@ -73,7 +77,7 @@ def candidates(
     found = [weighing.of((atom,), *each) for atom, each in possible.items()]
     found = [each for each in found if each.saved > 0 or each.atom in asked]
     known = {each.atoms for each in found}
-    for atoms in level_sets(analysis, possible):
+    for atoms in level_sets(analysis, possible) if has_halos else ():
         if atoms not in known and not any(conflicts(analysis, atoms)):
             tensors = {t.name: t for atom in atoms for t in possible[atom][0]}
             sites = {id(site): site for atom in atoms for site in possible[atom][1]}

@@ -65,6 +65,8 @@ class Terms:
     """what must be cut or stay whole, whatever it costs"""
     batch_dim: str | None = None
     """the dim of all inputs that replicas split, or NAME=DIM,NAME=DIM; None for what is found"""
+    has_halos: bool = True
+    """images may be cut along their places; annotations cannot say it"""
 
     @property
     def limit(self) -> float | None:
@@ -102,7 +104,7 @@ def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
     """
     terms = terms or Terms()
     wanted = resolve(analysis, size, terms.hints)
-    found = candidates(analysis, size, terms.machine, wanted.cut.keys())
+    found = candidates(analysis, size, terms.machine, wanted.cut.keys(), terms.has_halos)
     edges = exclusions(analysis, found)
     forced = {k for k, each in enumerate(found) if wanted.cut.keys() >= set(each.atoms)}
     barred = {k for k, each in enumerate(found) if not wanted.whole.keys().isdisjoint(each.atoms)}
