@@ -15,7 +15,10 @@ from test_halos import CASES
 
 from rankwise import InferenceSession
 from rankwise.collectives import Communicator, local
+from rankwise.models.graph import load
 from rankwise.models.sharding import shard
+from rankwise.models.sharding.analysis import analyse
+from rankwise.models.sharding.batch import find_batch
 from rankwise.runtime.cli import main
 
 HINTS = {name: {"dim": 2} for name in ("c", "p", "y")}
@@ -59,6 +62,15 @@ def test_what_is_made_of_weights_alone_has_halos_on_every_stage(tmp_path: Path) 
     expected = ranks.whole(model, feeds)
     for outputs in local.run(made.world_size, partial(answer, tmp_path / "parts", feeds), 60):
         assert_same(outputs, expected)
+
+
+def test_replicas_split_no_places_that_a_kernel_goes_over() -> None:
+    model = build(
+        """(float[1,3,64,64] x) => (float[1,3,64,64] y) {
+          y = Conv <pads=[1,1,1,1]> (x, w) }""",
+        w=(3, 3, 3, 3),
+    )
+    assert find_batch(analyse(load(model))).batch is None
 
 
 def test_halos_go_between_ranks_within_bodies(tmp_path: Path) -> None:

@@ -184,6 +184,12 @@ class Site:
             return set()
         return self.seen
 
+    @cached_property
+    def slid(self) -> set[Axis]:
+        """Atoms that it goes over with a kernel, which reads more than a part of them."""
+        axes = (axis for window in self.windows for axis in (window.given, window.made))
+        return {atom for axis in axes for atom in atoms(axis)}
+
     def goes_with(self, atom: Axis) -> set[Axis]:
         """Return the atoms that may be cut beside one: those of the same places, in a window."""
         found = set[Axis]()
