@@ -7,8 +7,8 @@ few atoms that all layers share, such as the hidden width, are decided.
 
 The price is the least at which the heaviest rank holds little more than its even share of the
 weights, or fits the memory that is given. A higher price never makes a rank hold more, so it is
-found by bisection. Where tensors are larger than weights, as those of images are, no price is put
-on weights if a rank holds no more without one, its tensors counted in.
+found by bisection. Where it is fastest to cut images along their places, no price is put on
+weights if a rank holds no more without one, its tensors counted in: those of images outweigh them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .candidates import Candidate, candidates, exclusions, rank_bytes, tensor_by
 from .hints import Hint, Wanted, resolve
 from .independent import independent_set
 from .layout import Layout
+from .levels import mates
 from .machine import HERE, Machine
 
 PRICES = (0.0, *(2.0**k * 1e-13 for k in range(40)))
@@ -131,7 +132,7 @@ def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
         return choice.heaviest <= goal and bool(choice.chosen or not least.chosen)
 
     cheapest, fastest = at(PRICES[bisect_left(PRICES, True, key=is_enough)]), at(0.0)
-    if terms.limit is None and fastest.chosen:
+    if terms.limit is None and not fastest.layout.sharded.isdisjoint(mates(analysis)):
         return min(fastest, cheapest, key=lambda choice: _held(analysis, choice))
     return cheapest
 
