@@ -17,13 +17,13 @@ import pytest
 import ranks
 import test_contrib
 import test_halos
+import test_recurrent
 import test_rules
 import test_sharding
 from case import build
 from comparison import assert_same
 
 from rankwise.models.graph import load
-from rankwise.models.placing.placement import bounds
 from rankwise.models.sharding import halo, partition, relayout
 from rankwise.models.sharding.analysis import analyse
 from rankwise.models.sharding.axes import Axis, atoms, leaves, pieces, product
@@ -34,16 +34,19 @@ from rankwise.models.sharding.rules import (
     RULES,
     arithmetic,
     attention,
+    cells,
     contrib,
     contrib_blocks,
     convolution,
     indexing,
+    stepwise,
     structure,
 )
 from rankwise.models.sharding.rules.einsum import einsum
 from rankwise.models.sharding.rules.rule import Rule
 from rankwise.models.sharding.site import Site
 from rankwise.models.sharding.window import Spread
+from rankwise.models.weights import bounds
 
 Comparison = Callable[[str, int, Path], None]
 
@@ -67,6 +70,7 @@ def compare_summed_pools(case: str, size: int, folder: Path) -> None:
             assert_same(outputs, ranks.whole(model, feeds))
 
 
+RECURRENT = test_recurrent.test_hidden_units_in_parts_give_what_the_layer_gives
 HALOS = test_halos.test_parts_of_an_image_give_what_the_whole_gives
 CONTRIB = test_contrib.test_every_axis_that_may_be_cut_gives_the_same_outputs
 
@@ -112,6 +116,7 @@ def with_others_first(layout: Layout, axis: Axis, rank: int) -> Any:
 
 
 GROUPS_AND_HEADS, UNIFY_GROUPS = attention._groups_and_heads, convolution._unify_groups
+GATES = cells.Step.gates
 
 
 def heads_in_turns(site: Site) -> tuple[Axis, Axis]:
@@ -165,6 +170,17 @@ def rounded_parts(site: Site) -> None:
     channels = site.tensor(3).axes[1]
     site.needs_whole = [axis for axis in site.needs_whole if axis is not channels]
     site.contract(channels)
+
+
+def in_torch_order(step: cells.Step, x: str, count: int, dim: int = 1) -> list[str]:
+    """Take the four gates of an LSTM for i, f, c, o."""
+    gates = GATES(step, x, count, dim)
+    return [gates[k] for k in (0, 3, 1, 2)] if count == 4 else gates
+
+
+def in_reset_order(step: cells.Step, x: str, count: int, dim: int = 1) -> list[str]:
+    """Take the first gates of a GRU for r, z."""
+    return GATES(step, x, count, dim)[:: -1 if count == 2 else 1]
 
 
 EACH_DIM = Rule(einsum("...,...,...->..."))
@@ -241,6 +257,23 @@ FAULTS = {
     "a mean over images of uneven height is not weighed": Fault(
         RULES, "GlobalAveragePool", Rule(arithmetic.global_pool, mean_of_means), HALOS,
         "a mean of all places",
+    ),
+    "the gates of an LSTM are in another order": Fault(
+        cells.Step, "gates", in_torch_order, RECURRENT, "LSTM of every input, both ways"
+    ),
+    "the gates of a GRU are in another order": Fault(
+        cells.Step, "gates", in_reset_order, RECURRENT, "GRU"
+    ),
+    "a sequence that has ended goes on": Fault(
+        stepwise._Layer, "_held", lambda layer, valid, before, made: made, RECURRENT,
+        "LSTM of lengths, backward",
+    ),
+    "a layer goes backward as it goes forward": Fault(
+        stepwise._Layer, "_turned", lambda layer, name: name, RECURRENT,
+        "RNN of every input, both ways",
+    ),
+    "a GRU resets what the product is made of": Fault(
+        stepwise._Layer, "resets_after", False, RECURRENT, "GRU that resets after the product"
     ),
     "each rank activates its summand": Fault(
         contrib, "_activate", lambda site: None, CONTRIB, "smooth"

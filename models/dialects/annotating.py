@@ -3,7 +3,8 @@
 A node that is computed on parts gets a spec for each of its tensors that is cut, wherever the spec
 can be said: not that of a concatenation whose parts are each cut, such as packed queries, keys and
 values. Such a tensor lies as the nodes around it have it. What no node says, that parts stay
-partial until they meet others, is lost as well.
+partial until they meet others, is lost as well. So is the cut of a layer that communicates in its
+own steps: it is computed whole.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def _annotated(site: Site, layout: Layout, stage: int | None, count: int) -> Nod
     placements = {
         name: placed
         for name, tensor in tensors.items()
-        if (placed := placement(tensor, layout, devices)) and _has_specs(site, layout)
+        if (placed := placement(tensor, layout, devices)) and _is_on_parts(site, layout)
     }
     if not placements and count > 1:
         placements = {next(filter(None, site.node.output)): Placement.everywhere(devices)}
@@ -58,9 +59,10 @@ def _annotated(site: Site, layout: Layout, stage: int | None, count: int) -> Nod
     return node
 
 
-def _has_specs(site: Site, layout: Layout) -> bool:
+def _is_on_parts(site: Site, layout: Layout) -> bool:
     """Say whether what a node reads and makes is what specs can say: they know no halos."""
-    return not is_opaque(site, layout) and sliding(site.windows, layout) is None
+    communicates = any(map(layout.holds, site.gathered)) or sliding(site.windows, layout)
+    return not is_opaque(site, layout) and not communicates
 
 
 def placement(tensor: Tensor, layout: Layout, devices: Sequence[int]) -> Placement | None:

@@ -24,6 +24,7 @@ from onnx import TensorProto
 from ..weights import INLINE_BYTES
 from .analysis import Analysis, mixed, repeated, usual_bytes
 from .axes import Axis, Conflict
+from .exchanges import exchanges
 from .halo import sent
 from .layout import Layout, is_opaque, partial_op
 from .levels import level_sets, mates
@@ -53,6 +54,11 @@ class Candidate:
     def atom(self) -> Axis:
         """The first of them."""
         return self.atoms[0]
+
+    @property
+    def is_stepwise(self) -> bool:
+        """Say whether it needs collectives in every step of a sequence."""
+        return any(each.is_token for each in self.moved)
 
     @property
     def sent(self) -> float:
@@ -220,6 +226,8 @@ def _transfers(
                 nbytes = usual_bytes(analysis, out)
                 yield from [Transfer("AllReduce", nbytes, layout.size)] * analysis.times(out)
         yield from _halos(analysis, site, layout)
+        if any(map(layout.holds, site.gathered)) and not is_opaque(site, layout):
+            yield from exchanges(analysis, site, layout.size)
     names = _gathered(analysis, sites, layout) - analysis.states.keys()
     for tensor in tensors:
         if tensor.name in names:

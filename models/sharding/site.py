@@ -89,10 +89,12 @@ class Site:
     """parts of axes that the node leaves out"""
     windows: list[Window] = field(default_factory=list)
     """dims that the node goes over with a kernel"""
+    gathered: list[Axis] = field(default_factory=list)
+    """axes of inputs that the node takes in parts, and gathers what it makes of them by itself"""
+    note: str = ""
+    """why dims do not pass that one would wish to; the report says it"""
     only_size: bool = False
     """the node reads sizes, never elements"""
-    note: str = ""
-    """why no rank can go over a part of its image, where it has one"""
     obstacle: str | None = None
     """why this node has no layout but the replicated one"""
     bodies: tuple[Body, ...] = ()
@@ -230,7 +232,7 @@ class Site:
         summed = {atom for entry in self.contracted for atom in atoms(entry.axis)}
         born = {atom for axis in self.born for atom in atoms(axis)}
         born |= {atom for window in self.windows for atom in atoms(window.made)}
-        dropped = {atom for axis in self.dropped for atom in atoms(axis)}
+        dropped = {atom for axis in (*self.dropped, *self.gathered) for atom in atoms(axis)}
         dropped |= {atom for window in self.windows for atom in atoms(window.given)}
         unaccounted = made - given - born
         if not self.only_size:
@@ -239,6 +241,9 @@ class Site:
         for entry in self.contracted:
             if entry.whole_unless_atom and find(entry.axis).kind != "atom":
                 unaccounted |= set(atoms(entry.axis))
+        for axis in self.gathered:
+            if find(axis).kind != "atom":
+                unaccounted |= set(atoms(axis))
         return unaccounted | {atom for axis in self.needs_whole for atom in atoms(axis)}
 
 
