@@ -51,7 +51,8 @@ Slopes of PRelu may have more dims than what they scale: onnxruntime takes them,
 IMPLIED = {"STFT": {"onesided": 1}}
 """Attributes that schemas take for 0 where they are absent, though their default is another."""
 
-UNFOLLOWED = RANDOM | {"Dropout"}
+UNFOLLOWED = RANDOM | {"Dropout", "MaxPool"}
+"""Operators whose contents are not computed: onnx's own MaxPool swaps the padding of two dims."""
 
 
 @dataclass

@@ -140,23 +140,24 @@ OPERATORS: dict[str, Operator] = {
     ),
     "ConvInteger": operator(
         """(uint8[4,6,5,5] x) => (int32[4,7,3,3] y) { y = ConvInteger (x, w, zx) }""",
-        [4, 6, 7], w=integers(7, 6, 3, 3, high=3), zx=np.uint8(50),
+        [3, 3, 4, 6, 7], w=integers(7, 6, 3, 3, high=3), zx=np.uint8(50),
     ),
     "ConvInteger in groups": operator(
         """(uint8[4,6,5,5] x) => (int32[4,15,3,3] y) { y = ConvInteger <group=3> (x, w) }""",
-        [2, 3, 4, 5], w=integers(15, 2, 3, 3, high=2),
+        [2, 3, 3, 3, 4, 5], w=integers(15, 2, 3, 3, high=2),
     ),
     "QLinearConv": operator(
         """(uint8[4,6,5,5] x) => (uint8[4,7,3,3] y) {
           y = QLinearConv (x, sx, zx, w, sw, zw, sy, zy, b) }""",
-        [4, 7], sx=np.float32(0.02), zx=np.uint8(90), w=integers(7, 6, 3, 3, high=200),
+        [3, 3, 4, 7], sx=np.float32(0.02), zx=np.uint8(90), w=integers(7, 6, 3, 3, high=200),
         sw=scales(7), zw=np.full(7, 90, np.uint8), sy=np.float32(0.09), zy=np.uint8(100),
         b=np.arange(7, dtype=np.int32) * 300,
     ),
     "QLinearConv in groups": operator(
         """(uint8[4,6,5,5] x) => (uint8[4,15,3,3] y) {
           y = QLinearConv <group=3> (x, sx, zx, w, sw, zw, sy, zy) }""",
-        [3, 4, 5], sx=np.float32(0.02), zx=np.uint8(90), w=integers(15, 2, 3, 3, high=200),
+        [3, 3, 3, 4, 5], sx=np.float32(0.02), zx=np.uint8(90),
+        w=integers(15, 2, 3, 3, high=200),
         sw=scales(15), zw=np.full(15, 90, np.uint8), sy=np.float32(0.09), zy=np.uint8(100),
     ),
     "DynamicQuantizeLinear": operator(
@@ -168,11 +169,11 @@ OPERATORS: dict[str, Operator] = {
     "ConvTranspose": operator(
         """(float[4,6,5,5] x) => (float[4,7,11,11] y) {
           y = ConvTranspose <strides=[2,2]> (x, w, b) }""",
-        [4, 6, 7], w=(6, 7, 3, 3), b=(7,),
+        [4, 6, 7, 11, 11], w=(6, 7, 3, 3), b=(7,),
     ),
     "ConvTranspose in groups": operator(
         """(float[4,6,5,5] x) => (float[4,15,7,7] y) { y = ConvTranspose <group=3> (x, w, b) }""",
-        [2, 3, 4, 5], w=(6, 5, 3, 3), b=(15,),
+        [2, 3, 4, 5, 7, 7], w=(6, 5, 3, 3), b=(15,),
     ),
     "DeformConv": operator(
         """(float[4,6,5,5] x, float[4,8,4,4] o) => (float[4,7,4,4] y) {
@@ -299,7 +300,7 @@ OPERATORS: dict[str, Operator] = {
     ),
     "Resize": operator(
         """(float[4,6,5,7] x) => (float[4,6,10,7] y) { y = Resize (x, , s) }""",
-        [4, 6, 7], s=np.array([1, 1, 2, 1], np.float32),
+        [4, 6, 7, 10], s=np.array([1, 1, 2, 1], np.float32),
     ),
     "Resize to sizes": operator(
         """(float[4,6,5,7] x) => (float[4,6,9,3] y) { y = Resize (x, , , s) }""",

@@ -11,16 +11,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import halos
 import numpy as np
 import pytest
+import ranks
 import test_contrib
+import test_halos
 import test_recurrent
 import test_rules
 import test_sequence
 import test_sharding
+from case import build
+from comparison import assert_same
 
-from rankwise.models.sharding import partition, relayout
+from rankwise.models.graph import load
+from rankwise.models.sharding import halo, partition, relayout
+from rankwise.models.sharding.analysis import analyse
 from rankwise.models.sharding.axes import Axis, atoms, leaves, pieces, product
+from rankwise.models.sharding.candidates import shardable
 from rankwise.models.sharding.layout import Layout, partial_op
 from rankwise.models.sharding.relayout import Emitter
 from rankwise.models.sharding.rewrite import Call, Local
@@ -40,6 +48,7 @@ from rankwise.models.sharding.rules import (
 from rankwise.models.sharding.rules.einsum import einsum
 from rankwise.models.sharding.rules.rule import Rule
 from rankwise.models.sharding.site import Site
+from rankwise.models.sharding.window import Spread
 from rankwise.models.weights import bounds
 
 Comparison = Callable[[str, int, Path], None]
@@ -47,8 +56,26 @@ Comparison = Callable[[str, int, Path], None]
 EVERY_AXIS = test_sharding.test_every_axis_that_may_be_cut_gives_the_same_outputs
 CHOSEN = test_sharding.test_what_is_chosen_gives_the_same_outputs
 OPERATOR = test_rules.test_parts_give_what_the_whole_gives
+
+
+def compare_summed_pools(case: str, size: int, folder: Path) -> None:
+    """Cut a graph along every dim that may be: a pooling that makes places anew, and their sum."""
+    model = build(
+        f"""(float[2,4,6,5] x) => (float[2,4] y) {{
+          p = {case} <kernel_shape=[3,3], pads=[1,1,1,1]> (x)
+          y = ReduceSum <keepdims=0> (p, d) }}""",
+        d=[2, 3],
+    )
+    analysis, feeds = analyse(load(model)), halos.fed(model)
+    for k, (atom, _, _) in enumerate(shardable(analysis, size)):
+        (folder / str(k)).mkdir()
+        for outputs in ranks.run(ranks.cut_along(analysis, atom, size), feeds, folder / str(k)):
+            assert_same(outputs, ranks.whole(model, feeds))
+
+
 RECURRENT = test_recurrent.test_hidden_units_in_parts_give_what_the_layer_gives
 ON_ROWS = test_sequence.test_any_axis_may_be_that_of_the_rows
+HALOS = test_halos.test_parts_of_an_image_give_what_the_whole_gives
 CONTRIB = test_contrib.test_every_axis_that_may_be_cut_gives_the_same_outputs
 
 
@@ -129,6 +156,22 @@ def mentioned_alone(site: Site) -> set[Axis]:
     return {atom for axis in site.needs_whole for atom in atoms(axis)}
 
 
+KEEP, LEFT_OUT = halo.keep, Spread.edges
+
+
+def one_place_early(emit: halo.Emitter, name: str, dim: int, held: range, wanted: range) -> str:
+    """Take the places before those that are wanted, wherever some are."""
+    if held.start < wanted.start:
+        wanted = range(wanted.start - 1, wanted.stop - 1)
+    return KEEP(emit, name, dim, held, wanted)
+
+
+def with_one_before(window: Spread, made: range) -> tuple[int, int]:
+    """Leave out one place less before what is made, and one more behind it."""
+    before, behind = LEFT_OUT(window, made)
+    return before - 1, behind + 1
+
+
 def rounded_parts(site: Site) -> None:
     """Sum what is rounded on every rank."""
     convolution.qlinear_conv(site)
@@ -198,7 +241,7 @@ FAULTS = {
         Layout, "covers", Layout.holds, EVERY_AXIS, "grouped_queries"
     ),
     "a dim that no rule mentions passes": Fault(
-        Site, "whole_atoms", property(mentioned_alone), EVERY_AXIS, "cnn"
+        Site, "whole_atoms", property(mentioned_alone), compare_summed_pools, "LpPool"
     ),
     "each rank normalises its part": Fault(
         RULES, "LayerNormalization", EACH_DIM, EVERY_AXIS, "normalised"
@@ -212,6 +255,16 @@ FAULTS = {
     "each rank rounds its summand": Fault(
         RULES, "QLinearConv", Rule(rounded_parts, convolution.local_qlinear_conv), OPERATOR,
         "QLinearConv",
+    ),
+    "a halo is of the places before those that a kernel reads": Fault(
+        halo, "keep", one_place_early, HALOS, "a kernel"
+    ),
+    "a transposed convolution leaves out a place less": Fault(
+        Spread, "edges", with_one_before, HALOS, "a padded transpose"
+    ),
+    "a mean over images of uneven height is not weighed": Fault(
+        RULES, "GlobalAveragePool", Rule(arithmetic.global_pool, mean_of_means), HALOS,
+        "a mean of all places",
     ),
     "the gates of an LSTM are in another order": Fault(
         cells.Step, "gates", in_torch_order, RECURRENT, "LSTM of every input, both ways"

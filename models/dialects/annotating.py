@@ -18,6 +18,7 @@ from ..nodes import subgraphs
 from ..placing.placement import Cut, Factor, Placement
 from ..sharding.analysis import Analysis
 from ..sharding.axes import leaves
+from ..sharding.halo import sliding
 from ..sharding.layout import Layout, is_opaque
 from ..sharding.part import Part
 from ..sharding.site import Site, Tensor
@@ -59,7 +60,9 @@ def _annotated(site: Site, layout: Layout, stage: int | None, count: int) -> Nod
 
 
 def _is_on_parts(site: Site, layout: Layout) -> bool:
-    return not is_opaque(site, layout) and not any(map(layout.holds, site.gathered))
+    """Say whether what a node reads and makes is what specs can say: they know no halos."""
+    communicates = any(map(layout.holds, site.gathered)) or sliding(site.windows, layout)
+    return not is_opaque(site, layout) and not communicates
 
 
 def placement(tensor: Tensor, layout: Layout, devices: Sequence[int]) -> Placement | None:

@@ -222,7 +222,7 @@ def _add(cuts: Cuts, axis: Axis, parts: dict[int, Part]) -> None:
     rule = find_rule(site.node.domain, site.node.op_type)
     if not axis.size.is_static and rule is not None and rule.localize is not UNCHANGED:
         raise Impossible("sizes in the node depend on what is fed")
-    if is_opaque(site, Layout(frozenset([*cuts.parts, axis]), count)):
+    if is_opaque(site, Layout(frozenset([*cuts.parts, axis]), count)) or axis in site.slid:
         raise PlacementError(f"{site.node.op_type} needs an axis of size {axis!r} whole")
     tried = Cuts(site, cuts.devices, {**cuts.parts, axis: own})
     if not _is_covered(tried):

@@ -1,6 +1,7 @@
 """Sharding: an ONNX graph in, one ONNX graph per rank out.
 
 axes        what dims are made of, and how two of them become one
+window      how a kernel goes over the places of an image
 site        a node as its rule sees it
 rules/      one line per operator, or why there is none
 decompose   operators written out as functions of others
@@ -16,7 +17,9 @@ asked       the same in a model, for ranks that cut as they load
 search      the choice among the candidates
 heads       groups of queries, where they are fewer than the ranks
 kept        states that stay on their ranks from run to run
+levels      the places of an image at several resolutions
 layout      which indices of a dim a rank holds
+halo        what a kernel reads of the places that other ranks have
 relayout    between whole and sharded, by nodes of the graph
 scopes      where a rank's graph holds its tensors: outside, or in a body
 declared    what is told of their sizes

@@ -4,7 +4,7 @@ An atom saves the bytes of weights that a rank need not hold, and the seconds of
 and of the reading that a rank leaves to others. It moves, in a run, an AllReduce where it is
 summed over, an AllGather where a node or an output needs it whole. Two atoms that one node sees
 exclude each other, since a tensor that is cut along both would leave each rank a block of the
-diagonal.
+diagonal; but for the places of an image at two resolutions, which a kernel goes over.
 
 What is saved and spent adds up over atoms, which is what makes the choice exact. So it cannot see
 that partial sums that meet are reduced once (partials.py), that two nodes share a gathered tensor,
@@ -15,8 +15,9 @@ of ordinary length; at longer ones attention and caches count for more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from onnx import TensorProto
 
@@ -24,7 +25,9 @@ from ..weights import INLINE_BYTES
 from .analysis import Analysis, mixed, repeated, usual_bytes
 from .axes import Axis, Conflict
 from .exchanges import exchanges
+from .halo import sent
 from .layout import Layout, is_opaque, partial_op
+from .levels import level_sets, mates
 from .machine import HERE, Machine, Transfer
 from .relayout import place
 from .site import Site, Tensor
@@ -33,9 +36,9 @@ from .workload import Work, local_work, share, work
 
 @dataclass(frozen=True)
 class Candidate:
-    """An atom that could be sharded."""
+    """An atom that could be sharded, or the places of an image at several resolutions."""
 
-    atom: Axis
+    atoms: tuple[Axis, ...]
     weights: tuple[str, ...]
     """names of the weights that it cuts"""
     saved: float
@@ -46,6 +49,11 @@ class Candidate:
     """seconds of its collectives"""
     moved: tuple[Transfer, ...]
     """its collectives"""
+
+    @property
+    def atom(self) -> Axis:
+        """The first of them."""
+        return self.atoms[0]
 
     @property
     def is_stepwise(self) -> bool:
@@ -59,30 +67,59 @@ class Candidate:
 
 
 def candidates(
-    analysis: Analysis, size: int, machine: Machine = HERE, asked: Set[Axis] = frozenset()
+    analysis: Analysis,
+    size: int,
+    machine: Machine = HERE,
+    asked: Set[Axis] = frozenset(),
+    has_halos: bool = True,
 ) -> list[Candidate]:
     """Return the atoms that can be cut into `size` parts, in graph order.
 
-    They are those that save weights, and those that are asked for.
+    They are those that save weights, those that are asked for, and those of images where to cut
+    them saves time.
     """
-    every = {id(site): work(analysis, site) for site in analysis.sites}
-    found = []
-    for atom, tensors, sites in shardable(analysis, size):
-        layout = Layout.along([atom], size, analysis.nested)
+    weighing = _Weighing.on(analysis, size, machine)
+    possible = {atom: (tensors, sites) for atom, tensors, sites in shardable(analysis, size)}
+    found = [weighing.of((atom,), *each) for atom, each in possible.items()]
+    found = [each for each in found if each.saved > 0 or each.atom in asked]
+    known = {each.atoms for each in found}
+    for atoms in level_sets(analysis, possible) if has_halos else ():
+        if atoms not in known and not any(conflicts(analysis, atoms)):
+            tensors = {t.name: t for atom in atoms for t in possible[atom][0]}
+            sites = {id(site): site for atom in atoms for site in possible[atom][1]}
+            several = weighing.of(atoms, [*tensors.values()], [*sites.values()])
+            if several.gained > several.spent:
+                found.append(several)
+    return found
+
+
+class _Weighing(NamedTuple):
+    """What candidates are weighed by."""
+
+    analysis: Analysis
+    size: int
+    machine: Machine
+    works: dict[int, Work]
+    """of sites on one rank, by their id"""
+
+    @classmethod
+    def on(cls, analysis: Analysis, size: int, machine: Machine) -> _Weighing:
+        works = {id(site): work(analysis, site) for site in analysis.sites}
+        return cls(analysis, size, machine, works)
+
+    def of(
+        self, atoms: tuple[Axis, ...], tensors: Sequence[Tensor], sites: Sequence[Site]
+    ) -> Candidate:
+        """Weigh atoms that are cut at once, given the tensors and the sites they are in."""
+        analysis = self.analysis
+        layout = Layout.along(atoms, self.size, analysis.nested)
         weights = [t for t in tensors if _is_parameter(analysis, t, layout)]
         saved = sum(_saved(analysis, tensor, layout) for tensor in weights)
-        if saved > 0 or atom in asked:
-            gained = sum(
-                machine.computing(
-                    _left_to_others(analysis, site, every[id(site)], layout), analysis.steps
-                )
-                for site in sites
-            )
-            moved = tuple(_transfers(analysis, sites, tensors, layout))
-            spent = machine.moving(moved, analysis.steps)
-            names = tuple(tensor.name for tensor in weights)
-            found.append(Candidate(atom, names, saved, gained, spent, moved))
-    return found
+        left = [_left_to_others(analysis, s, self.works[id(s)], layout) for s in sites]
+        gained = sum(self.machine.computing(each, analysis.steps) for each in left)
+        moved = tuple(_transfers(analysis, sites, tensors, layout))
+        spent = self.machine.moving(moved, analysis.steps)
+        return Candidate(atoms, tuple(t.name for t in weights), saved, gained, spent, moved)
 
 
 def _left_to_others(analysis: Analysis, site: Site, whole: Work, layout: Layout) -> Work:
@@ -188,6 +225,7 @@ def _transfers(
             for out in filter(None, site.outputs):
                 nbytes = usual_bytes(analysis, out)
                 yield from [Transfer("AllReduce", nbytes, layout.size)] * analysis.times(out)
+        yield from _halos(analysis, site, layout)
         if any(map(layout.holds, site.gathered)) and not is_opaque(site, layout):
             yield from exchanges(analysis, site, layout.size)
     names = _gathered(analysis, sites, layout) - analysis.states.keys()
@@ -197,6 +235,39 @@ def _transfers(
             yield from [Transfer("AllGather", nbytes, layout.size)] * analysis.times(tensor)
 
 
+def _halos(analysis: Analysis, site: Site, layout: Layout) -> Iterator[Transfer]:
+    """Yield the messages of one rank; what is fed is whole, and read where it is."""
+    fed = {value.name for value in analysis.graph.inputs}
+    for window in site.windows:
+        x = site.tensor(0)
+        is_here = x.is_weight or x.name in fed
+        if layout.holds(window.made) and not is_here and not is_opaque(site, layout):
+            for nbytes in sent(window, layout, usual_bytes(analysis, x)):
+                yield from [Transfer("Send", nbytes, 2)] * analysis.times(x)
+
+
+def exclusions(analysis: Analysis, found: Sequence[Candidate]) -> list[set[int]]:
+    """Return for each candidate the numbers of those that may not be taken beside it.
+
+    What two levels of an image cost that a kernel leads between does not add up: they are weighed
+    at once or not at all.
+    """
+    every = list(dict.fromkeys(atom for each in found for atom in each.atoms))
+    beside, edges = mates(analysis), conflicts(analysis, every)
+    apart = {
+        atom: {every[k] for k in numbers} | beside.get(atom, set()) | {atom}
+        for atom, numbers in zip(every, edges, strict=True)
+    }
+    return [
+        {
+            k
+            for k, other in enumerate(found)
+            if other is not each and any(not apart[a].isdisjoint(other.atoms) for a in each.atoms)
+        }
+        for each in found
+    ]
+
+
 def conflicts(analysis: Analysis, found: Sequence[Axis]) -> list[set[int]]:
     """Return for each atom the numbers of those that may not be sharded beside it."""
     number = {analysis.nested[a]: k for k, a in enumerate(found) if a in analysis.nested}
@@ -204,13 +275,18 @@ def conflicts(analysis: Analysis, found: Sequence[Axis]) -> list[set[int]]:
     edges: list[set[int]] = [set() for _ in found]
     for site in analysis.sites:
         # Of a node that runs whole whatever is cut, only tensors that have two atoms matter.
-        groups: list[Iterable[Axis]] = [site.exclusive]
-        groups += [tensor.atoms for tensor in (*site.inputs, *site.outputs) if tensor]
-        for group in groups:
-            numbers = {number[atom] for atom in group if atom in number}
+        numbers = _numbers(number, site.exclusive)
+        for k in numbers:
+            edges[k] |= numbers - {k} - _numbers(number, site.goes_with(found[k]))
+        for tensor in filter(None, (*site.inputs, *site.outputs)):
+            numbers = _numbers(number, tensor.atoms)
             for k in numbers:
                 edges[k] |= numbers - {k}
     return edges
+
+
+def _numbers(number: Mapping[Axis, int], group: Iterable[Axis]) -> set[int]:
+    return {number[atom] for atom in group if atom in number}
 
 
 def rank_bytes(analysis: Analysis, layout: Layout, rank: int) -> float:
@@ -218,6 +294,16 @@ def rank_bytes(analysis: Analysis, layout: Layout, rank: int) -> float:
     return sum(
         weight.nbytes * _held_by(analysis, analysis.tensors[name], layout, rank)
         for name, weight in analysis.graph.weights.items()
+    )
+
+
+def tensor_bytes(analysis: Analysis, site: Site, layout: Layout) -> float:
+    """Return the bytes of what the first rank gives to a node and gets of it, without weights."""
+    is_whole = is_opaque(site, layout)
+    return sum(
+        usual_bytes(analysis, tensor) * (1.0 if is_whole else share(tensor, layout, 0))
+        for tensor in filter(None, (*site.inputs, *site.outputs))
+        if not tensor.is_weight
     )
 
 

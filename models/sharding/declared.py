@@ -7,7 +7,7 @@ tensor goes from one fragment to the next, it would be refused, or take another 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from onnx import ValueInfoProto, helper
 
@@ -42,5 +42,12 @@ def declared(
         size if axis is None else layout.local(axis, rank)
         for size, axis in zip(tensor.shape, tensor.axes, strict=True)
     ]
-    sizes = [size.first if size.is_static else known.get(size) for size in local]
-    return helper.make_tensor_value_info(name, tensor.data_type, sizes)
+    return sized(name, tensor, known, local)
+
+
+def sized(
+    name: str, tensor: Tensor, known: Mapping[Size, str], sizes: Iterable[Size]
+) -> ValueInfoProto:
+    """Describe a tensor of the same element type that has these sizes."""
+    told = [size.first if size.is_static else known.get(size) for size in sizes]
+    return helper.make_tensor_value_info(name, tensor.data_type, told)

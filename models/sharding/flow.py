@@ -221,7 +221,7 @@ class Flow:
         fixed = [t for t, kind in zip(site.inputs, kinds, strict=False) if t and kind is SAME]
         if any(not self.atoms.isdisjoint(tensor.atoms) for tensor in fixed):
             return False  # a weight has as many rows as the whole batch
-        return self.atoms.isdisjoint(site.whole_atoms)
+        return self.atoms.isdisjoint(site.whole_atoms | site.slid)
 
     def _may_end(self, site: Site) -> bool:
         """Say whether a slice may end within a batch that is long enough."""

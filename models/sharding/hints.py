@@ -182,7 +182,8 @@ def _needing(analysis: Analysis, tensor: Tensor, layout: Layout) -> Site | None:
 
 def _holds_both(site: Site, a: Axis, b: Axis) -> bool:
     tensors = filter(None, (*site.inputs, *site.outputs))
-    return {a, b} <= site.exclusive or any({a, b} <= set(t.atoms) for t in tensors)
+    excludes = {a, b} <= site.exclusive and b not in site.goes_with(a)
+    return excludes or any({a, b} <= set(t.atoms) for t in tensors)
 
 
 def _check(

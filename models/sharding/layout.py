@@ -16,6 +16,7 @@ import numpy as np
 from ..weights import IndexSet, bounds
 from .axes import Axis, Size, atoms, find, leaves, pieces
 from .site import Site
+from .window import Window
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,14 @@ class Layout:
             kept = (kept[:, None] * leaf.size.first + inner).reshape(-1)
         return kept
 
+    def run(self, axis: Axis, rank: int) -> range | None:
+        """Return the indices of a static dim that a rank holds; None if they are no single run."""
+        kept = self.indices(axis, rank)
+        if kept is None:
+            return range(axis.size.first)
+        found = range(int(kept[0]), int(kept[-1]) + 1) if len(kept) else range(0)
+        return found if found and np.array_equal(kept, found) else None
+
     def _of_sum(self, axis: Axis, rank: int) -> IndexSet:
         start, kept = 0, []
         for piece in pieces(axis):
@@ -130,8 +139,21 @@ def is_opaque(site: Site, layout: Layout) -> bool:
     """Say whether a node must be given whole tensors under this layout."""
     if not layout.sharded.isdisjoint(site.whole_atoms):
         return True
+    if not all(slides(window, layout) for window in site.windows):
+        return True
     return any(
         layout.holds(entry.axis) and not layout.covers(entry.axis) for entry in site.contracted
+    )
+
+
+def slides(window: Window, layout: Layout) -> bool:
+    """Say whether ranks can go over their part of a dim: they make runs of it, of runs or all."""
+    if not layout.holds(window.made):
+        return not layout.holds(window.given)
+    return all(
+        layout.run(axis, rank) is not None
+        for axis in (window.given, window.made)
+        for rank in range(layout.size)
     )
 
 

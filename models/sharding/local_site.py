@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,9 @@ from .site import Site, Tensor
 HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 """Element types whose parts are summed in float32: rounding each part to 11 bits or 8 would show,
 and processors add them far more slowly than float32."""
+
+
+NONE: Mapping[int, str] = MappingProxyType({})
 
 
 class Writer(Protocol):
@@ -34,8 +38,11 @@ class Writer(Protocol):
 class LocalSite:
     """One site, and the writer that its nodes go to."""
 
-    def __init__(self, writer: Writer, site: Site, is_partial: bool) -> None:
-        self._writer = writer
+    def __init__(
+        self, writer: Writer, site: Site, is_partial: bool, given: Mapping[int, str] = NONE
+    ) -> None:
+        """Take inputs by their position from `given`, and the others as the rank has them."""
+        self._writer, self._given = writer, given
         self.site, self.layout, self.rank = site, writer.layout, writer.rank
         self.is_partial = is_partial
         first = next(out for out in site.outputs if out is not None)
@@ -48,7 +55,7 @@ class LocalSite:
         tensor = self.site.inputs[position]
         if tensor is None:
             return ""
-        name = self._writer.local(tensor)
+        name = self._given.get(position) or self._writer.local(tensor)
         if self.is_widened and tensor.data_type in HALF:
             return self._writer.node("Cast", [name], to=TensorProto.FLOAT)
         return name

@@ -21,9 +21,10 @@ from ..opset import DOMAIN
 from ..weights import IndexSet, Weight
 from . import relayout
 from .analysis import Analysis, usual_bytes
-from .axes import Axis
-from .declared import declared, symbols
+from .axes import Axis, Size
+from .declared import declared, sized, symbols
 from .exchanges import exchanges
+from .halo import keep, run, sliding, with_halo
 from .kept import kept
 from .layout import Layout, is_opaque, partial_op
 from .local_site import LocalSite
@@ -194,7 +195,7 @@ class _Writer:
 
     def _write_local(self, site: Site) -> None:
         op = partial_op(site, self.layout)
-        local = LocalSite(self, site, op is not None)
+        local = LocalSite(self, site, op is not None, self._slid(site))
         rule = find_rule(site.node.domain, site.node.op_type)
         assert rule is not None
         call = rule.localize(local)
@@ -209,6 +210,20 @@ class _Writer:
                 self._hold_partial(out, name, op, local.is_widened)
             elif out is not None:
                 self._hold(out, name)
+
+    def _slid(self, site: Site) -> dict[int, str]:
+        """Return what a node's kernel reads, where each rank goes over its part of a dim."""
+        window = sliding(site.windows, self.layout)
+        if window is None:
+            return {}
+        tensor = site.tensor(0)
+        is_whole = tensor.is_weight or self.scopes.name("whole", tensor.name) is not None
+        if is_whole or not self.layout.holds(window.given):
+            every = range(window.length)
+            reads = window.reads(run(self.layout, window.made, self.rank))
+            return {0: keep(self, self.whole(tensor), window.dim, every, reads)}
+        name = with_halo(self, self.local(tensor), tensor, window, self.layout, self.rank)
+        return {0: name}
 
     def _write_out(self, site: Site) -> None:
         """Write a node that communicates by itself; its outputs are whole."""
@@ -364,6 +379,31 @@ class _Writer:
         gathered = self._free(f"{self._base}/gathered")
         return self._communicate("AllGather", name, gathered, dim=dim)
 
+    def send(self, name: str, dest: int, tensor: Tensor, dim: int, count: int) -> None:
+        node = helper.make_node(
+            "Send", [name, self.constant(np.array(dest))], [], f"Send/{name}/{dest}", domain=DOMAIN
+        )
+        self._append(node)
+        nbytes = usual_bytes(self.analysis, tensor) * count // tensor.shape[dim].first
+        self._note_moved(Transfer("Send", nbytes, 2))
+
+    def recv(self, source: int, tensor: Tensor, dim: int, count: int) -> str:
+        name = self._free(f"{self._base}/halo")
+        sizes = [
+            Size(count, count) if k == dim else self.layout.local(axis, self.rank)
+            for k, axis in enumerate(tensor.axes)
+        ]
+        own: dict[str, Any] = {"dtype": tensor.data_type}
+        if all(size.is_static for size in sizes):  # else the shape travels with the data
+            own["shape"] = [size.first for size in sizes]
+        node = helper.make_node(
+            "Recv", [self.constant(np.array(source))], [name], f"Recv/{name}", domain=DOMAIN, **own
+        )
+        self._append(node)
+        value = sized(name, tensor, self._symbols, sizes)
+        self.scopes.inner.value_info[name] = value
+        return name
+
     def scan(
         self, states: Sequence[str], elements: Sequence[str], kinds: Sequence[int], body: Step
     ) -> list[str]:
@@ -401,7 +441,9 @@ class _Writer:
     def _count(self, op_type: str, tensor: Tensor, times: int = 1) -> None:
         nbytes = times * usual_bytes(self.analysis, tensor)
         is_state = op_type == "AllGather" and tensor.name in self.analysis.states
-        moved = Transfer(op_type, nbytes, self.layout.size, is_state)
+        self._note_moved(Transfer(op_type, nbytes, self.layout.size, is_state))
+
+    def _note_moved(self, moved: Transfer) -> None:
         self.part.moved += [moved] * max(1, round(self.scopes.inner.times))
 
     def _free(self, name: str) -> str:

@@ -103,7 +103,7 @@ class _Placement:
         rows = self._take_rows(used)
         came = set[int]()
         for k in self._kept:
-            self._receive(self.nodes[k], came)
+            self._receive(k, came)
             self.part.nodes.append(self.nodes[k])
             self._send(self.nodes[k])
         for name in self.outputs:
@@ -118,12 +118,14 @@ class _Placement:
         """The nodes of this rank: those of its stage, and what they need of those of none."""
         is_mine = [stage == self.at.pp and not self.is_idle for stage in self.stage_of]
         needed = {self.names.get(name, name) for name in self.outputs}
-        kept = list[int]()
+        kept, sites = list[int](), set[int]()
         for k in reversed(range(len(self.nodes))):
-            node = self.nodes[k]
-            is_needed = self.stage_of[k] is None and not needed.isdisjoint(node.output)
-            if is_mine[k] or is_needed:
+            node, site = self.nodes[k], self.whole.origins[k]
+            # What is sent at a node is received there by other ranks, and needed as the node is.
+            is_read = not needed.isdisjoint(node.output) or (not node.output and site in sites)
+            if is_mine[k] or (self.stage_of[k] is None and is_read):
                 kept.append(k)
+                sites.add(site)
                 needed.update(references(node))
         return kept[::-1]
 
@@ -157,11 +159,11 @@ class _Placement:
     def _source(self, name: str) -> int | None:
         return self.stage_of[self.maker[name]] if name in self.maker else None
 
-    def _receive(self, node: NodeProto, came: set[int]) -> None:
+    def _receive(self, k: int, came: set[int]) -> None:
         """Receive all that this stage reads of the stages that a node reads of."""
-        if self.stage_of[self.maker[next(filter(None, node.output))]] is None:
+        if self.stage_of[k] is None:
             return
-        sources = {s for s in map(self._source, references(node)) if s is not None}
+        sources = {s for s in map(self._source, references(self.nodes[k])) if s is not None}
         for source in sorted(sources - came - {self.at.pp}):
             came.add(source)
             for name, stages in self._sent.items():

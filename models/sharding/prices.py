@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 
 from onnx import TensorProto
@@ -15,9 +15,10 @@ from onnx import TensorProto
 from ..table import short
 from .analysis import Analysis
 from .axes import Axis
-from .candidates import Candidate, conflicts
+from .candidates import Candidate, exclusions
 from .hints import ASKED
 from .layout import Layout, is_opaque
+from .levels import mates
 from .search import Choice
 from .site import Site
 from .workload import work
@@ -70,14 +71,18 @@ class Operator:
 def prices(analysis: Analysis, choice: Choice) -> tuple[Price, ...]:
     """Return what was weighed, the largest savings of bytes first."""
     outcomes = _outcomes(analysis, choice)
-    axes = [_axis(analysis, candidate.atom) for candidate in choice.considered]
+    places = mates(analysis).keys()
+    axes = [_axis(analysis, places, candidate) for candidate in choice.considered]
     counts = Counter(map(_price, axes, choice.considered, outcomes))
     found = [replace(price, times=times) for price, times in counts.items()]
     return tuple(sorted(found, key=lambda price: -price.bytes_saved * price.times))
 
 
-def _axis(analysis: Analysis, atom: Axis) -> str:
-    """Show what is cut: an atom, with the one that it is nested in."""
+def _axis(analysis: Analysis, places: Set[Axis], candidate: Candidate) -> str:
+    """Show what is cut: an atom, with the one that it is nested in, or the places of images."""
+    atom = candidate.atom
+    if atom in places:
+        return f"places {','.join(map(repr, candidate.atoms))}"
     outer = analysis.nested.get(atom)
     return repr(atom) if outer is None else f"({outer!r}*{atom!r})"
 
@@ -98,8 +103,8 @@ def _price(axis: str, candidate: Candidate, outcome: str) -> Price:
 
 def _outcomes(analysis: Analysis, choice: Choice) -> Iterable[str]:
     considered = choice.considered
-    edges = conflicts(analysis, [candidate.atom for candidate in considered])
-    taken = {k for k, c in enumerate(considered) if c.atom in choice.layout.sharded}
+    edges = exclusions(analysis, considered)
+    taken = {k for k, c in enumerate(considered) if any(c is each for each in choice.chosen)}
     for k, excluding in enumerate(edges):
         if k in taken:
             yield WANTED if considered[k].atom in choice.wanted.cut else TAKEN

@@ -10,7 +10,8 @@ nothing else could be cut.
 
 The price is the least at which the heaviest rank holds little more than its even share of the
 weights, or fits the memory that is given. A higher price never makes a rank hold more, so it is
-found by bisection.
+found by bisection. Where it is fastest to cut images along their places, no price is put on
+weights if a rank holds no more without one, its tensors counted in: those of images outweigh them.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from functools import cache
 from ..errors import MemoryLimitError, MeshError
 from ..mesh import ranks
 from .analysis import Analysis
-from .candidates import Candidate, candidates, conflicts, rank_bytes
+from .candidates import Candidate, candidates, exclusions, rank_bytes, tensor_bytes
 from .hints import Hint, Wanted, resolve
 from .independent import independent_set
 from .layout import Layout
+from .levels import mates
 from .machine import HERE, Machine
 from .regions import Region
 
@@ -68,6 +70,8 @@ class Terms:
     """what must be cut or stay whole, whatever it costs"""
     batch_dim: str | None = None
     """the dim of all inputs that replicas split, or NAME=DIM,NAME=DIM; None for what is found"""
+    has_halos: bool = True
+    """images may be cut along their places; annotations cannot say it"""
 
     @property
     def limit(self) -> float | None:
@@ -107,10 +111,10 @@ def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
     """
     terms = terms or Terms()
     wanted = resolve(analysis, size, terms.hints)
-    found = candidates(analysis, size, terms.machine, wanted.cut.keys())
-    edges = conflicts(analysis, [candidate.atom for candidate in found])
-    forced = {k for k, candidate in enumerate(found) if candidate.atom in wanted.cut}
-    barred = {k for k, candidate in enumerate(found) if candidate.atom in wanted.whole}
+    found = candidates(analysis, size, terms.machine, wanted.cut.keys(), terms.has_halos)
+    edges = exclusions(analysis, found)
+    forced = {k for k, each in enumerate(found) if wanted.cut.keys() >= set(each.atoms)}
+    barred = {k for k, each in enumerate(found) if not wanted.whole.keys().isdisjoint(each.atoms)}
     barred |= {neighbour for k in forced for neighbour in edges[k]}
 
     is_tight = terms.limit is not None or all(candidate.is_stepwise for candidate in found)
@@ -123,7 +127,8 @@ def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
         free = [0.0 if k in forced | barred else value for k, value in enumerate(worth)]
         kept = forced | independent_set(free, edges)
         chosen = tuple(found[k] for k in sorted(kept))
-        layout = Layout.along((each.atom for each in chosen), size, analysis.nested)
+        atoms = (atom for each in chosen for atom in each.atoms)
+        layout = Layout.along(atoms, size, analysis.nested)
         heaviest = _heaviest(analysis, layout)
         return Choice(chosen, layout, heaviest, tuple(found), price, wanted)
 
@@ -136,7 +141,16 @@ def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
         choice = at(price)
         return choice.heaviest <= goal and bool(choice.chosen or not least.chosen)
 
-    return at(PRICES[bisect_left(PRICES, True, key=is_enough)])
+    cheapest, fastest = at(PRICES[bisect_left(PRICES, True, key=is_enough)]), at(0.0)
+    if terms.limit is None and not fastest.layout.sharded.isdisjoint(mates(analysis)):
+        return min(fastest, cheapest, key=lambda choice: _held(analysis, choice))
+    return cheapest
+
+
+def _held(analysis: Analysis, choice: Choice) -> float:
+    """Return the bytes of weights of the heaviest rank, and of tensors around its largest node."""
+    tensors = max((tensor_bytes(analysis, s, choice.layout) for s in analysis.sites), default=0.0)
+    return choice.heaviest * analysis.graph.weight_bytes + tensors
 
 
 def _fitting(analysis: Analysis, least: Choice, memory: float) -> float:

@@ -13,6 +13,7 @@ from onnx import NodeProto
 
 from ..nodes import attribute
 from .axes import Axis, Conflict, Size, are_alike, atoms, find, unify
+from .window import Window
 
 Array = npt.NDArray[Any]
 
@@ -93,6 +94,8 @@ class Site:
     """axes of the outputs that no input has, and that the rewriting can make local"""
     dropped: list[Axis] = field(default_factory=list)
     """parts of axes that the node leaves out"""
+    windows: list[Window] = field(default_factory=list)
+    """dims that the node goes over with a kernel"""
     gathered: list[Axis] = field(default_factory=list)
     """axes of inputs that the node takes in parts, and gathers what it makes of them by itself"""
     note: str = ""
@@ -190,6 +193,20 @@ class Site:
             return set()
         return self.seen
 
+    @cached_property
+    def slid(self) -> set[Axis]:
+        """Atoms that it goes over with a kernel, which reads more than a part of them."""
+        axes = (axis for window in self.windows for axis in (window.given, window.made))
+        return {atom for axis in axes for atom in atoms(axis)}
+
+    def goes_with(self, atom: Axis) -> set[Axis]:
+        """Return the atoms that may be cut beside one: those of the same places, in a window."""
+        found = set[Axis]()
+        for window in self.windows:
+            both = {*atoms(window.given), *atoms(window.made)}
+            found |= both if atom in both else set()
+        return found
+
     def passes(self, tensor: Tensor, sharded: Set[Axis]) -> bool:
         """Say whether a tensor goes into bodies or comes out of them as ranks have it."""
         return self.whole_atoms.isdisjoint(sharded & set(tensor.atoms))
@@ -221,7 +238,9 @@ class Site:
         made = _atoms_of(self.outputs)
         summed = {atom for entry in self.contracted for atom in atoms(entry.axis)}
         born = {atom for axis in self.born for atom in atoms(axis)}
+        born |= {atom for window in self.windows for atom in atoms(window.made)}
         dropped = {atom for axis in (*self.dropped, *self.gathered) for atom in atoms(axis)}
+        dropped |= {atom for window in self.windows for atom in atoms(window.given)}
         unaccounted = made - given - born
         if not self.only_size:
             unaccounted |= given - made - summed - dropped

@@ -68,7 +68,8 @@ def shard(
         )
     source, place = Path(source), Path(directory)
     _check_place(place)
-    terms = Terms(machine, memory, to_hints(hints), batch_dim)
+    has_halos = representation != "annotated"
+    terms = Terms(machine, memory, to_hints(hints), batch_dim, has_halos)
     if representation == "spmd" and machine != HERE:
         raise ModelError("expected no other machine with spmd: its ranks choose as they load")
     sharding = plan(load(source), mesh, terms, ranks)

@@ -37,7 +37,7 @@ BROADCAST = (
     "Less LessOrEqual Mod Mul Or PRelu Pow Sub Xor"
 )
 VARIADIC = "Max Mean Min Sum"
-POOLS = "AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool"
+POOLS = "GlobalLpPool LpPool"
 WHOLE_REDUCTIONS = "ReduceL2 ReduceLogSum ReduceLogSumExp"
 
 
@@ -78,7 +78,10 @@ RULES: dict[str, Rule] = {
     **_each("Softmax LogSoftmax Hardmax", Rule(arithmetic.softmax)),
     **_each("ArgMax ArgMin CumProd CumSum LpNormalization TopK", Rule(arithmetic.along_axis)),
     **_each(POOLS, Rule(arithmetic.pool)),
-    "MaxPool": Rule(arithmetic.max_pool),
+    "AveragePool": Rule(arithmetic.kernel_pool, arithmetic.local_pool),
+    "GlobalAveragePool": Rule(arithmetic.global_pool, arithmetic.local_mean),
+    "GlobalMaxPool": Rule(arithmetic.global_pool),
+    "MaxPool": Rule(arithmetic.max_pool, arithmetic.local_pool),
     **_each(" ".join(arithmetic.COMBINED), Rule(arithmetic.reduction)),
     "ReduceMean": Rule(arithmetic.reduction, arithmetic.local_mean),
     **_each(WHOLE_REDUCTIONS, Rule(arithmetic.reduction)),

@@ -10,6 +10,7 @@ from ..rewrite import Call, Local
 from ..site import Site
 from .einsum import apply, einsum, product_terms
 from .replicated import DRAWN
+from .sliding import padded, slide
 
 
 def matmul(site: Site) -> None:
@@ -183,10 +184,36 @@ def local_mean(local: Local) -> Call:
 pool = einsum("bc...!->bc...")
 
 
+def kernel_pool(site: Site) -> None:
+    """Channels pass, and places with what the kernel reads beside them."""
+    x, y = site.tensor(0), site.output()
+    site.tie_all(x.axes[:2], y.axes[:2])
+    slide(site, [Size(size, size) for size in site.attribute("kernel_shape")])
+
+
 def max_pool(site: Site) -> None:
     if len(site.outputs) > 1 and site.outputs[1] is not None:
         raise Conflict("its indices count the elements of the whole tensor")
-    pool(site)
+    kernel_pool(site)
+
+
+def local_pool(local: Local) -> Call:
+    return padded(local, local.unchanged())
+
+
+GLOBAL = {"GlobalAveragePool": "sum", "GlobalMaxPool": "max"}
+"""How what ranks find of their part of an image is combined."""
+
+
+def global_pool(site: Site) -> None:
+    """Places are summed over, or the largest is found. Before opset 7 onnxruntime has no Mul."""
+    x, y = site.tensor(0), site.output()
+    site.tie_all(x.axes[:2], y.axes[:2])
+    for axis in x.axes[2:]:
+        if site.opset < 7 and site.node.op_type == "GlobalAveragePool":
+            site.whole(axis)
+        else:
+            site.contract(axis, GLOBAL[site.node.op_type])
 
 
 def dropout(site: Site) -> None:

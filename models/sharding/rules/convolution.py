@@ -1,6 +1,7 @@
 """Rules of convolutions: channels pass, are summed over, or fall into groups.
 
-The places of an image are needed whole, since a kernel reads its neighbours.
+The places of an image pass with those that the kernel reads beside them (sliding.py), but for
+convolutions that take them from anywhere.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from ..axes import Axis, Conflict, Size, product, unify
 from ..rewrite import Call, Local
 from ..site import Site
 from .quantization import of_channels
+from .sliding import padded, slide, spread
 
 
 def conv(site: Site) -> None:
     """Channels in are summed over, within each group."""
     _channels(site, kernel=1)
+    _places(site, kernel=1)
     site.contract(site.tensor(1).axes[1])
     _bias(site, 2)
 
@@ -24,6 +27,7 @@ def conv_integer(site: Site) -> None:
     """Zero points are of the whole input, and of the kernel or each channel out."""
     kernel = site.tensor(1)
     _channels(site, kernel=1)
+    _places(site, kernel=1)
     site.contract(kernel.axes[1])
     of_channels(site, 3, kernel.axes[0])
 
@@ -32,6 +36,7 @@ def qlinear_conv(site: Site) -> None:
     """What is summed is rounded, once: channels in are needed whole."""
     kernel = site.tensor(3)
     _channels(site, kernel=3)
+    _places(site, kernel=3)
     site.whole(kernel.axes[1])
     for position in (4, 5):
         of_channels(site, position, kernel.axes[0])
@@ -46,6 +51,7 @@ def deform_conv(site: Site) -> None:
         site.whole(*tensor.axes[1:])
     if site.attribute("offset_group", 1) == 1 and site.attribute("group", 1) == 1:
         _channels(site, kernel=1)
+        site.whole(*x.axes[2:], *kernel.axes[2:])
         site.contract(kernel.axes[1])
         _bias(site, 3)
     else:
@@ -59,7 +65,8 @@ def conv_transpose(site: Site) -> None:
     x, kernel, y = site.tensor(0), site.tensor(1), site.output()
     site.tie(x.axes[0], y.axes[0])
     site.tie(x.axes[1], kernel.axes[0])
-    site.whole(*x.axes[2:], *kernel.axes[2:])
+    site.whole(*kernel.axes[2:])
+    spread(site, kernel.shape[2:])
     group = site.attribute("group", 1)
     if group == 1:
         site.contract(kernel.axes[0])
@@ -76,7 +83,6 @@ def _channels(site: Site, kernel: int) -> None:
     """Tie batch and channels; the kernel has all channels out, and those in of one group."""
     x, k, y = site.tensor(0), site.tensor(kernel), site.output()
     site.tie(x.axes[0], y.axes[0])
-    site.whole(*x.axes[2:], *k.axes[2:])
     group = site.attribute("group", 1)
     if group == 1:
         site.tie(x.axes[1], k.axes[1])
@@ -85,6 +91,13 @@ def _channels(site: Site, kernel: int) -> None:
         _unify_groups(x.axes[1], groups, k.axes[1])
         _unify_groups(k.axes[0], groups, each)
     site.tie(k.axes[0], y.axes[1])
+
+
+def _places(site: Site, kernel: int) -> None:
+    """Go over the places; the kernel is needed whole."""
+    dims = site.tensor(kernel).axes[2:], site.tensor(kernel).shape[2:]
+    site.whole(*dims[0])
+    slide(site, dims[1])
 
 
 def _bias(site: Site, position: int) -> None:
@@ -111,17 +124,17 @@ def _unify_groups(axis: Axis | None, groups: Axis, each: Axis | None) -> None:
 def local_conv(local: Local) -> Call:
     """Give the number of groups that this rank has, and the bias to one rank's part only."""
     x, kernel = local.site.tensor(0), local.site.tensor(1)
-    return _with_groups(local, bias_once(local), x.axes[1], kernel.axes[1])
+    return padded(local, _with_groups(local, bias_once(local), x.axes[1], kernel.axes[1]))
 
 
 def local_conv_integer(local: Local) -> Call:
     x, kernel = local.site.tensor(0), local.site.tensor(1)
-    return _with_groups(local, local.unchanged(), x.axes[1], kernel.axes[1])
+    return padded(local, _with_groups(local, local.unchanged(), x.axes[1], kernel.axes[1]))
 
 
 def local_qlinear_conv(local: Local) -> Call:
     x, kernel = local.site.tensor(0), local.site.tensor(3)
-    return _with_groups(local, local.unchanged(), x.axes[1], kernel.axes[1])
+    return padded(local, _with_groups(local, local.unchanged(), x.axes[1], kernel.axes[1]))
 
 
 def local_deform_conv(local: Local) -> Call:
@@ -130,7 +143,7 @@ def local_deform_conv(local: Local) -> Call:
 
 def local_conv_transpose(local: Local) -> Call:
     y, kernel = local.site.output(), local.site.tensor(1)
-    return _with_groups(local, bias_once(local), y.axes[1], kernel.axes[1])
+    return padded(local, _with_groups(local, bias_once(local), y.axes[1], kernel.axes[1]))
 
 
 def _with_groups(local: Local, call: Call, channels: Axis | None, each: Axis | None) -> Call:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..axes import Axis, Conflict, Size, product, unify
+from ..halo import run, sliding
 from ..rewrite import Call, Local, entries, local_sizes, rescale
 from ..site import Site, Tensor
+from ..window import Enlargement, Window
 from .einsum import apply
+from .sliding import known, pass_or_whole
 
 
 def depth_to_space(site: Site) -> None:
@@ -32,7 +35,7 @@ def _blocks(site: Site, deep: Tensor, wide: Tensor) -> None:
 
 
 def resize(site: Site) -> None:
-    """A dim that keeps its size passes; the others are needed whole."""
+    """A dim that keeps its size passes, and one that is enlarged by a power of two."""
     x, y = site.tensor(0), site.output()
     site.parameters()
     kept = _kept(site)
@@ -40,7 +43,39 @@ def resize(site: Site) -> None:
         if dim in kept:
             site.tie(x.axes[dim], y.axes[dim])
         else:
-            site.whole(x.axes[dim], y.axes[dim])
+            pass_or_whole(site, dim, _enlarged(site, dim))
+
+
+BESIDE = {"nearest": 1, "linear": 1, "cubic": 2}
+"""Places beside one that are read for those that it becomes."""
+
+UNMOVED = {"asymmetric", "half_pixel", "pytorch_half_pixel"}
+"""Transformations by which a place becomes the same places wherever an image begins."""
+
+
+def _enlarged(site: Site, dim: int) -> Window | str:
+    """Return how a dim is enlarged, or why a rank's part would not give the same.
+
+    Powers of two are such that coordinates are exact.
+    """
+    axes, scales = known(site, dim), _scales(site)
+    if isinstance(axes, str):
+        return axes
+    if site.attribute("antialias", 0) or site.opset < 11:
+        return "its filter depends on its version"
+    if site.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return "its factor follows from the size of all dims"
+    given, made = axes
+    factor, rest = divmod(made.size.first, given.size.first)
+    listed = [d % site.tensor(0).rank for d in site.attribute("axes", range(site.tensor(0).rank))]
+    asked = factor if scales is None else scales[listed.index(dim)]
+    is_exact = not rest and factor == asked and factor & (factor - 1) == 0
+    mode = site.attribute("coordinate_transformation_mode", "half_pixel")
+    if not is_exact:
+        return "its factor is no power of two"
+    if mode not in UNMOVED:
+        return f"places by {mode} depend on the whole image"
+    return Enlargement(dim, given, made, factor, BESIDE[site.attribute("mode", "nearest")])
 
 
 def _kept(site: Site) -> set[int]:
@@ -73,13 +108,28 @@ def _scales(site: Site) -> list[float] | None:
 
 def local_resize(local: Local) -> Call:
     """Give this rank's sizes for those of the whole tensor."""
+    call, window = _with_sizes(local), sliding(local.site.windows, local.layout)
+    if window is None:
+        return call
+    made = run(local.layout, window.made, local.rank)
+    before, _ = window.edges(made)
+    name = local.node(call.op_type, call.inputs, **call.attributes)
+    places = np.arange(before, before + len(made))
+    return Call("Gather", [name, local.constant(places)], {"axis": window.dim})
+
+
+def _with_sizes(local: Local) -> Call:
+    """Give the sizes that this rank makes, those that it leaves out among them."""
     call, y = local.unchanged(), local.site.output()
     if not local.site.has(3):
         return call
     given = local.site.tensor(3)
-    axes = call.attributes.get("axes", range(y.rank))
+    axes = [dim % y.rank for dim in call.attributes.get("axes", range(y.rank))]
     target = Tensor("", 0, (), tuple(y.axes[dim] for dim in axes))
     fixed, ratios = local_sizes(local, target, entries(given, len(target.axes)))
+    if window := sliding(local.site.windows, local.layout):
+        made = run(local.layout, window.made, local.rank)
+        fixed[axes.index(window.dim)] = len(made) + sum(window.edges(made))
     if not fixed and not ratios:
         return call
     vector = rescale(local, local.input(3), given.value, fixed, ratios, len(target.axes))
