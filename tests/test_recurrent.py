@@ -156,6 +156,7 @@ def test_a_layer_that_goes_along_the_first_dim_is_priced_by_its_steps() -> None:
     ("case", "why"),
     (
         (layer("RNN", activations=["Cosine"]), "activation 'Cosine' is not known"),
+        (layer("RNN", dtype=np.float64), "their elements are DOUBLE"),
         (layer("LSTM", activations=["Tanh"]), "it has 1 activations"),
         (layer("GRU", opset=9), "before opset 10 a layer is not written out step by step"),
     ),

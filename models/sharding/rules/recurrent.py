@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from onnx import TensorProto
+
 from ..axes import Axis, Conflict, concatenation
 from ..site import Site, Tensor
 from .activations import Activation, activations
@@ -11,6 +13,9 @@ from .forms import axis_of
 
 FIRST_OPSET = 10
 """In which a Slice can go backward."""
+
+COMPUTED = {TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.FLOAT16}
+"""Element types of layers that are written out, which is in float32."""
 
 X, W, R, B, LENGTHS, STATE, CELL, PEEPHOLES = range(8)
 """Positions of inputs."""
@@ -80,6 +85,8 @@ def _units(site: Site) -> Axis:
     """Return a new axis of the hidden units. Raises Conflict where they cannot be cut."""
     if site.opset < FIRST_OPSET:
         raise Conflict(f"before opset {FIRST_OPSET} a layer is not written out step by step")
+    if (kind := site.tensor(X).data_type) not in COMPUTED:
+        raise Conflict(f"their elements are {TensorProto.DataType.Name(kind)}")
     functions(site)
     size = site.tensor(R).shape[2]
     if not size.is_static or size.first == 1:

@@ -115,11 +115,9 @@ class _Layer:
 
     def _narrowed(self, name: str) -> str:
         kind = self.site.tensor(X).data_type
-        return (
-            name
-            if not name or kind == TensorProto.FLOAT
-            else self.on.node("Cast", [name], to=kind)
-        )
+        if not name or kind == TensorProto.FLOAT:
+            return name
+        return self.on.node("Cast", [name], to=kind)
 
     def _batch_second(self, name: str) -> str:
         return self.on.node("Transpose", [name], perm=[1, 0, 2]) if self.is_batch_first else name
