@@ -10,15 +10,15 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import whole
+from .attach import address
 from .blocks import Offsets, even
 from .control import Topic, topic
+from .native import Native
 from .pace import STRIDES, Stride
 from .reduction import Reduction
 from .shared import CHUNK, Shared
@@ -26,6 +26,24 @@ from .shared import CHUNK, Shared
 Array = NDArray[Any]
 
 CALL = "allreduce"
+FETCHED = 1 << 20  # bytes that are read of another process at a time
+
+
+class Plan(NamedTuple):
+    """What is known of an allreduce of one operation, algorithm, dtype and shape."""
+
+    how: Reduction
+    name: str
+    what: Topic | None
+    """of algorithms in shared memory"""
+    native: Native | None
+    is_quick: bool
+    """it need not be cut, nor compared between ranks before"""
+
+
+def is_short(name: str, nbytes: int) -> bool:
+    """Whether it is one chunk of one_shot's."""
+    return name == "one_shot" and nbytes <= CHUNK
 
 
 @functools.lru_cache(maxsize=1024)
@@ -34,7 +52,9 @@ def described(name: str, op: str, dtype: np.dtype[Any], shape: tuple[int, ...]) 
     return topic(f"{CALL} {op} by {name} of {dtype} {shape}")
 
 
-async def one_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduction) -> None:
+async def one_shot(
+    shared: Shared, what: Topic, x: Array, out: Array, how: Reduction, call: str = CALL
+) -> None:
     """Everyone copies all in, and combines what all have, in the order of ranks.
 
     x and out are flat and alike, and may be one array. A function of the caller's must get them in
@@ -43,18 +63,18 @@ async def one_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduc
     shared.transport.bytes_sent += x.nbytes
     length = chunk(x.size, x.itemsize)
     for mine, into in zip(cut(x, length), cut(out, length), strict=True):
-        operands = shared.viewed(x.dtype, mine.size, shared.room(mine.nbytes))
-        operands[shared.rank][...] = mine
-        await shared.announced(shared.announce(what), CALL)
-        if not how.commutative:  # the caller's function may write into what others still read
+        word, operands = laid_open(shared, what, mine)
+        await shared.announced(word, call)
+        if not how.elementwise:  # the caller's function may write into what others still read
             operands = [operand.copy() for operand in operands]
         shared.quiet.run(how.many, operands, into)
 
 
-def on_whole(how: Reduction, shape: tuple[int, ...], nbytes: int) -> Reduction:
-    """A function of the caller's on arrays of this shape, for flat ones, of one chunk."""
-    function = whole(how.function, lambda flat: flat.reshape(shape))
-    return replace(how, function=function, tile=nbytes)
+def laid_open(shared: Shared, what: Topic, mine: Array) -> tuple[int, list[Array]]:
+    """Copy a chunk in and announce it; the word, and the chunks of all ranks."""
+    operands = shared.viewed(mine.dtype, mine.size, shared.room(mine.nbytes))
+    operands[shared.rank][...] = mine
+    return shared.announce(what), operands
 
 
 async def two_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduction) -> None:
@@ -82,7 +102,7 @@ async def two_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduc
     tells = (0, 0, 0, shared.pace.following() + 1) if is_long and rank == 0 else ()
     word, views = load(shared, what, chunks[0], length, stride, tells)
     await shared.announced(word, CALL)
-    if not all(places) and any(theirs for theirs, *_ in shared.places(word)):
+    if not all(places) and any(shared.first_places(word)):
         shared.begin_anew()  # with those who have nothing in the ring
         word, views = load(shared, what, chunks[0], length, stride, tells)
         await shared.announced(word, CALL)
@@ -104,6 +124,61 @@ async def two_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduc
             into[where[q] : where[q + 1]] = results[q][where[q] : where[q + 1]]
     if is_long:
         shared.pace.took(way, x.nbytes, time.perf_counter() - started)
+
+
+async def single_copy(shared: Shared, what: Topic, x: Array, out: Array, how: Reduction) -> None:
+    """Everyone combines its slice of what lies in the memory of all, and reads others' results.
+
+    Nobody goes on before all have read. For p ranks and n bytes: 2 (p - 1)/p n loaded.
+    """
+    rank, peers = shared.rank, shared.peers
+    into = address(out)
+    word = shared.announce(what, (shared.place(x), shared.place(out), address(x), into))
+    try:
+        await shared.announced(word, CALL)
+        told = shared.places(word)
+        if all(theirs and back for theirs, back, *_ in told):
+            shared.transport.bytes_sent += x.nbytes
+            await pushed(shared, word, told, out, how)
+            return
+        where = even(x.size, shared.size)
+        shared.transport.bytes_sent += x.nbytes + (shared.size - 2) * out[own(where, rank)].nbytes
+        combined(shared, [theirs for _, _, theirs, _ in told], x, out, own(where, rank), how)
+        shared.finish(word)
+        for q in (*peers[rank:], *peers[:rank]):  # each rank begins with another
+            begin, end = where[q] * x.itemsize, where[q + 1] * x.itemsize
+            await shared.done(q, word, CALL)
+            shared.fetch(q, told[q][3] + begin, into + begin, end - begin, CALL)
+        await shared.announced(shared.announce(what), CALL)
+    except BaseException:
+        shared.kept.append((x, out))  # others may still read it
+        raise
+
+
+def own(where: Offsets, rank: int) -> slice:
+    """A rank's block."""
+    return slice(where[rank], where[rank + 1])
+
+
+def combined(
+    shared: Shared, addresses: list[int], x: Array, out: Array, block: slice, how: Reduction
+) -> None:
+    """Combine a block of what lies at the addresses of all ranks, here in x, tile by tile."""
+    itemsize, peers = out.itemsize, shared.peers
+    length = min(block.stop - block.start, FETCHED // itemsize) or 1
+    rooms = shared.desk(len(peers) * length * itemsize).view(out.dtype)
+    here = address(rooms)
+    for start in range(block.start, block.stop, length):
+        tile = slice(start, min(start + length, block.stop))
+        count = tile.stop - start
+        operands = []
+        for index, q in enumerate(peers):
+            room = index * length
+            operands.append(rooms[room : room + count])
+            there = addresses[q] + start * itemsize
+            shared.fetch(q, there, here + room * itemsize, count * itemsize, CALL)
+        operands.insert(shared.rank, x[tile])
+        shared.quiet.run(how.many, operands, out[tile])
 
 
 async def pushed(

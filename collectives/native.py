@@ -73,6 +73,14 @@ class Native:
         if self.collective == "reduce_scatter":
             buffer[offsets[self.comm.rank] : offsets[self.comm.rank + 1]] = mine
 
+    def reduce(self, x: Array, out: Array) -> None:
+        """An allreduce of one array into another, or in place, by the call that blocks."""
+        from mpi4py import MPI  # here, since it starts MPI
+
+        assert self.how is not None  # of what reduces
+        given = MPI.IN_PLACE if x is out else (x, self.kind)
+        self.comm.Allreduce(given, (out, self.kind), self.how)
+
     def arguments(
         self, buffer: Array, offsets: Offsets, root: int, mine: Array
     ) -> tuple[Any, ...]:

@@ -9,18 +9,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .allreduce import described, on_whole, one_shot, two_shot, viewed
+from .allreduce import (
+    CALL,
+    Plan,
+    described,
+    is_short,
+    laid_open,
+    one_shot,
+    single_copy,
+    two_shot,
+    viewed,
+)
 from .arena import arena
 from .arrays import as_array, axis, ordered, settled, target, with_dim
 from .blocks import Part, back, even, front, offsets, resized, row, split, turn_back, turned
 from .calls import blocking, started
-from .control import Topic
 from .engine import Engine, Task
-from .reduction import Op, Reduction, reduction
-from .selection import way
+from .errors import MismatchError
+from .native import find
+from .reduction import Op, reduction
+from .selection import on_whole, way
+from .transport import Transport
+from .waiting import finish
 
 Array = NDArray[Any]
-SHARED = ("one_shot", "two_shot")
+SHARED = {"one_shot": one_shot, "two_shot": two_shot, "single_copy": single_copy}
 PLANS = 1024  # of allreduce that are kept, one for each kind of call
 
 
@@ -40,8 +53,7 @@ class Reducer(Engine):
         found = None if memory is None else memory.empty(count * kind.itemsize)
         return np.empty(whole, kind) if found is None else found.view(kind).reshape(whole)
 
-    @blocking
-    async def allreduce(
+    def allreduce(
         self,
         x: ArrayLike,
         op: Op = "sum",
@@ -58,6 +70,64 @@ class Reducer(Engine):
         With `view` the result can only be read. The ranks of one node share it, where there is
         memory for that, and it stays true as long as something refers to it.
         """
+        result = None if view else self._at_once(x, op, out, algorithm)
+        if result is None:
+            result = self._allreduce(x, op, out=out, algorithm=algorithm, view=view)
+        return result
+
+    def _at_once(self, x: ArrayLike, op: Op, out: Array | None, algorithm: str) -> Array | None:
+        """An allreduce of a kind that was done before, by one_shot in one chunk or by MPI.
+
+        It is what those do, without the coroutines that others could run beside, which would take
+        longer than a few bytes do. None where it is anything else.
+        """
+        if type(x) is not np.ndarray or not x.flags.c_contiguous or self._line.works:
+            return None
+        try:
+            plan = self._plans[op, algorithm, x.dtype, x.shape]
+        except (KeyError, TypeError):  # TypeError: a callable object without a hash
+            return None
+        if not plan.is_quick:
+            return None
+        result = target(out, x.shape, x.dtype)
+        if plan.native is not None and result is not x and np.may_share_memory(x, result):
+            return None
+        transport = self._alive()
+        try:
+            if plan.native is not None:
+                plan.native.reduce(x, result)
+            else:
+                self._by_one_shot(transport, plan, x.reshape(-1), result.reshape(-1))
+        except MismatchError:  # all ranks see it, before anything has moved
+            raise
+        except BaseException as error:
+            self._refuse(error)
+            raise
+        if plan.how.finish is not None:
+            plan.how.finish(result, self.size)
+        return result if out is None else settled(result, out)
+
+    def _by_one_shot(self, transport: Transport, plan: Plan, x: Array, out: Array) -> None:
+        """one_shot in one chunk."""
+        shared, what = self._shared, plan.what
+        assert shared is not None and what is not None  # or the plan is not quick
+        transport.bytes_sent += x.nbytes
+        word, operands = laid_open(shared, what, x)
+        if not shared.is_announced(word):
+            finish(shared.announced(word, CALL), transport)
+        shared.quiet.run(plan.how.many, operands, out)
+
+    @blocking
+    async def _allreduce(
+        self,
+        x: ArrayLike,
+        op: Op = "sum",
+        *,
+        out: Array | None = None,
+        algorithm: str = "auto",
+        view: bool = False,
+    ) -> Array:
+        """allreduce of any kind."""
         x = as_array(x)
         if not view:
             return await self._reduced(x, op, out, algorithm)
@@ -69,30 +139,30 @@ class Reducer(Engine):
         result.flags.writeable = False
         return result
 
-    iallreduce = started(allreduce)
+    iallreduce = started(_allreduce)
 
     async def _reduced(self, x: Array, op: Op, out: Array | None, algorithm: str) -> Array:
         """allreduce through memory or messages."""
         shared = self._shared
-        how, name, what = self._planned(x, op, algorithm)
+        how, name, what, *_ = self._planned(x, op, algorithm)
         if shared is None or what is None:
             return await self._combined("allreduce", x, op, None, out, algorithm)
-        if out is None and name == "two_shot" and shared.place(x):
+        if out is None and name != "one_shot" and shared.place(x):
             out = self.empty(x.shape, x.dtype)
         result = target(out, x.shape, x.dtype)
         if not x.flags.c_contiguous or (result is out is not x and np.may_share_memory(out, x)):
             result[...] = x
             x = result
-        if not how.commutative:
-            how = on_whole(how, x.shape, x.nbytes)
-        run = one_shot if name == "one_shot" else two_shot
+        if not how.elementwise:
+            how = on_whole(how, lambda flat: flat.reshape(x.shape), x.nbytes)
+        run = SHARED[name]
         await self._guarded(run(shared, what, x.reshape(-1), result.reshape(-1), how))
         if how.finish is not None:
             how.finish(result, self.size)
         return result if out is None else settled(result, out)
 
-    def _planned(self, x: Array, op: Op, algorithm: str) -> tuple[Reduction, str, Topic | None]:
-        """The operation and the algorithm of an allreduce, and its topic in shared memory."""
+    def _planned(self, x: Array, op: Op, algorithm: str) -> Plan:
+        """What is known of this kind of allreduce."""
         key = op, algorithm, x.dtype, x.shape
         try:
             return self._plans[key]
@@ -100,17 +170,21 @@ class Reducer(Engine):
             how = reduction(op, x.dtype)
         name = self._chosen("allreduce", algorithm, x.nbytes, x.dtype, how)
         what = described(name, how.name, x.dtype, x.shape) if name in SHARED else None
+        native = None
+        if name == "mpi" and not self.checked:
+            native = find(self._alive(), "allreduce", x.dtype, x.nbytes, how)
+        plan = Plan(how, name, what, native, native is not None or is_short(name, x.nbytes))
         if isinstance(op, str):
             if len(self._plans) == PLANS:
                 self._plans.clear()
-            self._plans[key] = how, name, what
-        return how, name, what
+            self._plans[key] = plan
+        return plan
 
     async def _viewed(self, x: Array, op: Op, algorithm: str) -> Array | None:
         """allreduce into memory that ranks share; None where they do not, or it is full."""
         shared = self._shared
-        how, _, for_memory = self._planned(x, op, algorithm)
-        if shared is None or for_memory is None or not x.nbytes or not how.commutative:
+        how, _, for_memory, *_ = self._planned(x, op, algorithm)
+        if shared is None or for_memory is None or not x.nbytes or not how.elementwise:
             return None
         what = described("view", how.name, x.dtype, x.shape)
         flat = np.ascontiguousarray(x).reshape(-1)

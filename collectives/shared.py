@@ -19,14 +19,21 @@ For long arrays see pace.py.
 
 from __future__ import annotations
 
+import atexit
 import contextvars
+import functools
+import os
+import sys
+import weakref
 import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .arena import Arena, Piece
+from .attach import Attached
 from .control import (
     ANNOUNCED,
     BROKEN,
@@ -68,6 +75,7 @@ class Member(NamedTuple):
 
 
 CLOSED: list[Shared] = []  # of this process, until all ranks have closed theirs
+OPEN: weakref.WeakSet[Shared] = weakref.WeakSet()
 
 
 def sweep() -> None:
@@ -78,11 +86,41 @@ def sweep() -> None:
             shared.arena.returned.append(shared.piece)
 
 
+@functools.lru_cache(maxsize=1024)
+def strides(nbytes: int, ring: int | None) -> tuple[int, int]:
+    """From one chunk of so many bytes to the next, and where they begin anew."""
+    step = STEP if nbytes <= STEP else 1 << (nbytes - 1).bit_length()
+    return step, min(ring or max(TURNS * step, min(SHORT_TURNS * step, SHORT)), RING)
+
+
+@atexit.register
+def end() -> None:
+    """Tell ranks that wait for this process, or will, that it ends, and by which error.
+
+    MPI lets no process end before the others do, so they would not find it dead.
+    """
+    error = getattr(sys, "last_value", None)  # what nobody caught
+    text = "its program ended" if error is None else named(error)
+    for shared in list(OPEN):
+        if shared.pids[shared.rank] == os.getpid():  # a fork has no part in it
+            shared.leave(text)
+
+
+def named(error: BaseException) -> str:
+    """An error in words."""
+    return f"{type(error).__name__}: {error}"
+
+
 class Shared:
     """The rings of all ranks, and this rank's place in their turn."""
 
     def __init__(
-        self, transport: Transport, own: Arena, piece: Piece, members: list[Member]
+        self,
+        transport: Transport,
+        own: Arena,
+        piece: Piece,
+        members: list[Member],
+        processes: Sequence[Attached] = (),
     ) -> None:
         self.transport = transport
         self.rank = transport.rank
@@ -93,11 +131,14 @@ class Shared:
         self.peers = [q for q in range(self.size) if q != self.rank]
         self.pids = [member.pid for member in members]
         self.names = [member.name for member in members]
+        self.processes = processes  # of all ranks; none where they may not read each other
+        self.scratch = np.empty(0, np.uint8)
         self.segments = [member.bytes for member in members]
         pieces: list[NDArray[np.uint8]] = [
             m.bytes[m.start : m.start + CONTROL + RING] for m in members
         ]
         self.words = [one[:CONTROL].view(np.int64).data for one in pieces]
+        self.others = [self.words[peer] for peer in self.peers]
         self.texts_of = [one[TEXTS:CONTROL] for one in pieces]
         self.rings = [one[CONTROL:] for one in pieces]
         self.views: dict[tuple[np.dtype[Any], int, int], list[Array]] = {}
@@ -111,9 +152,11 @@ class Shared:
         self.has_told = [False, False]  # places there
         self.results = Results(self.rank, own, self.words, members[0].bytes)
         self.kept: list[object] = []  # what others may still write to after a failure
+        OPEN.add(self)
 
     def close(self) -> None:
         """Give the memory back as soon as no rank looks at it any more."""
+        OPEN.discard(self)
         self.results.close()
         self.words[self.rank][FREED] = 1
         CLOSED.append(self)
@@ -128,11 +171,10 @@ class Shared:
 
     def room(self, nbytes: int, ring: int | None = None) -> int:
         """The place of the next chunk in so much of the ring: clear of the last two."""
-        step = STEP if nbytes <= STEP else 1 << (nbytes - 1).bit_length()
+        step, limit = strides(nbytes, ring)
         older, newer = self.recent
         place = -(-newer[1] // step) * step
-        limit = ring or max(TURNS * step, min(SHORT_TURNS * step, SHORT))
-        if place + step > min(limit, RING):
+        if place + step > limit:
             place = 0
         for start, stop in (older, newer) if older[0] < newer[0] else (newer, older):
             if start < place + step and place < stop:
@@ -181,16 +223,29 @@ class Shared:
         line = ANNOUNCED[word >> 32 & 1]
         return [tuple(words[line + 1 : line + 1 + PLACES]) for words in self.words]
 
+    def first_places(self, word: int) -> list[int]:
+        """The first number that every rank told with its announcement of this word."""
+        line = ANNOUNCED[word >> 32 & 1] + 1
+        return [words[line] for words in self.words]
+
     def finish(self, word: int) -> None:
         """Say that this rank's part of the chunk is done."""
         self.words[self.rank][DONE[word >> 32 & 1]] = word
 
+    def is_announced(self, word: int) -> bool:
+        """Whether all ranks have announced this very chunk."""
+        line = ANNOUNCED[word >> 32 & 1]
+        for words in self.others:  # noqa: SIM110, a generator takes three times as long
+            if words[line] != word:
+                return False
+        return True
+
     async def announced(self, word: int, what: str) -> None:
         """Go on when all ranks have announced the chunk; MismatchError if it is another's."""
+        if self.is_announced(word):
+            return
         line = ANNOUNCED[word >> 32 & 1]
         others = [peer for peer in self.peers if self.words[peer][line] != word]
-        if not others:
-            return
         for peer in others:
             await until(self.arrival(peer, line, word, what))
         for peer in others:
@@ -247,6 +302,21 @@ class Shared:
         mine, theirs = (self.read(rank, word >> 32 & 1) for rank in (self.rank, peer))
         raise MismatchError(f"rank {self.rank} calls {mine}, but rank {peer} calls {theirs}")
 
+    def fetch(self, peer: int, there: int, here: int, nbytes: int, what: str) -> None:
+        """Read what lies in a peer's own memory; RankFailure where it is gone with the peer."""
+        try:
+            self.processes[peer].read(there, here, nbytes)
+        except OSError as error:
+            raise RankFailure(
+                f"rank {peer} (process {self.pids[peer]}) ended in a call of {what}"
+            ) from error
+
+    def desk(self, nbytes: int) -> NDArray[np.uint8]:
+        """So many bytes to work on; the same memory in every call."""
+        if self.scratch.size < nbytes:
+            self.scratch = np.empty(nbytes, np.uint8)
+        return self.scratch[:nbytes]
+
     def place(self, x: Array) -> int:
         """Where an array begins in this rank's segment; 0, which no array has, if elsewhere."""
         return self.arena.place(x) if self.arena.lends else 0
@@ -263,9 +333,12 @@ class Shared:
         text: bytes = self.texts_of[rank][slot * TEXT : (slot + 1) * TEXT].tobytes()
         return text.rstrip(b"\0").decode()
 
-    def leave(self, error: BaseException) -> None:
-        """Tell whoever waits for this rank that it will not come."""
-        text = topic(f"{type(error).__name__}: {error}").text
+    def leave(self, reason: str) -> None:
+        """Tell whoever waits for this rank that it will not come. A second reason is not heard."""
+        if self not in OPEN:
+            return
+        OPEN.discard(self)
+        text = topic(reason).text
         words, now = self.words[self.rank], self.turn & 0x7FFFFFFF
         for slot in range(2):
             self.write(slot, text)

@@ -1,4 +1,7 @@
-"""How the ranks of one node come to share memory: each maps the segments of all others."""
+"""How the ranks of one node come to share memory: each maps the segments of all others.
+
+Where they may, they read each other's own memory too.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .arena import arena
+from .arena import Arena, arena
+from .attach import attached
 from .control import CONTROL, NAME
 from .segment import opened
 from .shared import RING, Member, Shared, sweep
@@ -28,25 +32,36 @@ async def share(transport: Transport, tell: Tell) -> Shared | None:
     sweep()
     own = arena()
     piece = None if own is None else own.take(CONTROL + RING)
-    mine = [os.getpid(), -1, 0, 0, 0, 0]
+    mine = [os.getpid(), -1, 0, 0, 0, 0, 0]
     if own is not None and piece is not None:
         control = own.bytes[piece.start : piece.start + CONTROL].view(np.int64)
         control[:] = 0
         control[NAME] = name = secrets.randbits(62) + 1
-        mine[1:] = [own.fd, own.token, own.bytes.size, piece.start, name]
+        mine[1:] = [own.fd, own.token, own.bytes.size, piece.start, name, own.address]
     told = await tell(mine)
     members = [
         Member(pid, segment, start, name)
-        for q, (pid, fd, token, span, start, name) in enumerate(told)
+        for q, (pid, fd, token, span, start, name, _) in enumerate(told)
         if (segment := own.bytes if own and q == rank else neighbour(pid, fd, token, span))
         is not None
     ]
-    everyone = await tell([len(members) == size and piece is not None])
-    if own is None or piece is None or not all(is_there for (is_there,) in everyone):
+    processes = [
+        process
+        for pid, fd, token, *_, place in told
+        if fd >= 0 and (process := attached(pid, place, token)) is not None
+    ]
+    everyone = await tell([len(members) == size and piece is not None, len(processes) == size])
+    if own is None or piece is None or not all(is_there for is_there, _ in everyone):
         if own is not None and piece is not None:
             own.returned.append(piece)
         return None
-    return Shared(transport, own, piece, members)
+    can_read = all(can for _, can in everyone)
+    return Shared(transport, own, piece, members, processes if can_read else [])
+
+
+def reads(own: Arena | None) -> bool:
+    """Whether ranks may read each other's own memory, as far as one can tell by itself."""
+    return own is not None and attached(own.pid, own.address, own.token) is not None
 
 
 @functools.lru_cache(maxsize=1024)

@@ -47,7 +47,7 @@ from .algorithms.ring import (
     segmented_ring_allreduce,
     segmented_ring_reduce_scatter,
 )
-from .algorithms.shared import one_shot_allreduce, two_shot_allreduce
+from .algorithms.shared import one_shot_allreduce, single_copy_allreduce, two_shot_allreduce
 from .algorithms.tree import (
     ordered_tree_reduce,
     tree_allgather,
@@ -92,11 +92,14 @@ TABLE: dict[str, dict[str, Entry]] = {
         "knomial": Entry(knomial_allreduce),
         "recursive_doubling": Entry(recursive_doubling_allreduce),
         "rabenseifner": Entry(rabenseifner_allreduce, whole=False),
-        "hierarchical": Entry(hierarchical_allreduce, ordered=False, whole=False, takes=NODES),
+        "hierarchical": Entry(
+            hierarchical_allreduce, ordered=False, whole=False, takes=(*NODES, *SEGMENTS)
+        ),
         "naive": Entry(naive_allreduce),
         "driver": Entry(driver_allreduce),
         "one_shot": Entry(one_shot_allreduce, shared=True),
         "two_shot": Entry(two_shot_allreduce, whole=False, shared=True),
+        "single_copy": Entry(single_copy_allreduce, whole=False, shared=True),
     },
     "reduce_scatter": {
         "ring": Entry(ring_reduce_scatter, ordered=False, whole=False),
@@ -106,6 +109,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "tree": Entry(tree_reduce_scatter),
         "recursive_halving": Entry(recursive_halving_reduce_scatter, ordered=False, whole=False),
         "direct": Entry(direct_reduce_scatter, whole=False, shared=True),
+        "one_shot": Entry(one_shot_allreduce, shared=True),
     },
     "allgather": {
         "ring": Entry(ring_allgather),

@@ -34,6 +34,17 @@ PACKED = {TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1, TensorPro
 """Element types that do not lie in a file as one numpy element each."""
 
 
+def bounds(total: int, part: int, parts: int) -> tuple[int, int]:
+    """Return the first index of a part and the first beyond, as numpy.array_split cuts.
+
+    >>> [bounds(7, part, 3) for part in range(3)]
+    [(0, 3), (3, 5), (5, 7)]
+    """
+    each, rest = divmod(total, parts)
+    start = part * each + min(part, rest)
+    return start, start + each + (part < rest)
+
+
 @dataclass(frozen=True)
 class Weight:
     """An initializer: its type and shape, and where its elements are."""

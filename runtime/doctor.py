@@ -42,9 +42,10 @@ with Communicator.world() as comm:
     total = comm.allreduce(np.array([comm.rank + 1.0]))
     threads = fair_share(comm)
     assert comm.size == 2 and total[0] == 3.0, (comm.size, total)
-    shares = comm.explain("allreduce", 8).algorithm == "one_shot"
+    way = {"one_shot": "shared memory"}.get(comm.explain("allreduce", 8).algorithm, "messages")
+    if comm.explain("allreduce", 1 << 26).algorithm == "single_copy":
+        way += ", long ones with a single copy"
     if comm.rank == 0:
-        way = "shared memory" if shares else "messages"
         print(f"2 ranks, {threads} thread(s) each, allreduce through {way}")
 """
 
@@ -196,6 +197,12 @@ def _trial() -> Iterator[Finding]:
             "warning", "trial run", f"{text}: the processor is not x86, or the ranks may not map "
             "each other's memory",
             "allow memfd_create and /proc/PID/fd among the processes of a user",
+        )  # fmt: skip
+    elif text.endswith("shared memory"):
+        yield Finding(
+            "warning", "trial run", f"{text}; the ranks may not read each other's own memory, so "
+            "that long ones are copied twice",
+            "sysctl kernel.yama.ptrace_scope=0, or docker run --cap-add=SYS_PTRACE",
         )  # fmt: skip
     else:
         yield Finding("ok", "trial run", text)

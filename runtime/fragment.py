@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import onnxruntime
@@ -118,7 +119,7 @@ def _model(source: Source, step: Compute, types: Types) -> ModelProto:
     )
     versions = dict.fromkeys((n.domain for n in nodes), 1) | opsets(model)
     versions.pop(DOMAIN, None)
-    if versions[""] == SLICE_KEEPS_NAMES and any(node.op_type == "Slice" for node in nodes):
+    if versions.get("") == SLICE_KEEPS_NAMES and any(node.op_type == "Slice" for node in nodes):
         _forget_names(graph)
     return helper.make_model(
         graph,
@@ -136,6 +137,20 @@ def _forget_names(graph: GraphProto) -> None:
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             dim.ClearField("dim_param")
+
+
+def take_weights_from(folder: Path | None, options: onnxruntime.SessionOptions) -> None:
+    """Say in options where external data lies; None: beside the model.
+
+    A session that had the options before may have said another folder.
+    """
+    try:
+        said = options.get_session_config_entry(FOLDER)
+    except RuntimeError:
+        said = ""
+    wanted = "" if folder is None else str(folder)
+    if said != wanted:
+        options.add_session_config_entry(FOLDER, wanted)
 
 
 def open_session(

@@ -2,9 +2,10 @@
 
 Prints a markdown table: the median over the repetitions, in microseconds, of the slowest rank, and
 in brackets the ratio of the upper to the lower quartile. Calls alternate in an order that turns
-round every time, with a barrier before each and buffers in rotation, and work in place. `empty`
-is auto on an array from comm.empty into another, `view` from one into a shared result, `copy` what
-every rank needs at the same time to copy as much.
+round every time, with a barrier before each and buffers in rotation, from one array into another;
+`here` are those in place. `mpi` is mpi4py's own Allreduce, called directly. `empty` is auto on an
+array from comm.empty into another, `view` from one into a shared result, `copy` what every rank
+needs at the same time to copy as much.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--names", nargs="*", default=known, choices=known, help="algorithms")
     given = parser.parse_args()
     with Communicator.world() as comm:
-        names = [*given.names, "copy", "view", "empty", "auto", "mpi"]
+        names = [*given.names, "copy", "view", "empty", "auto here", "mpi here", "auto", "mpi"]
         if comm.rank == 0:
             print(heading(comm.size))
             print(f"| bytes | {' | '.join(names)} | mpi / auto |")
@@ -68,7 +69,8 @@ def measured(
     def call(name: str, turn: int) -> float:
         x, out = (born if name in ("empty", "view") else plain)[turn % BUFFERS]
         x.fill(1)
-        comm.barrier(algorithm="mpi")
+        MPI.COMM_WORLD.Barrier()
+        MPI.COMM_WORLD.Barrier()  # from which all come at once
         started = time.perf_counter()
         if name == "copy":
             np.copyto(out, x)
@@ -76,8 +78,14 @@ def measured(
             comm.allreduce(x, view=True)
         elif name == "empty":
             comm.allreduce(x, out=out)
+        elif name == "mpi":
+            MPI.COMM_WORLD.Allreduce(x, out)
+        elif name == "mpi here":
+            MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, x)
+        elif name == "auto here":
+            comm.allreduce(x, out=x)
         else:
-            comm.allreduce(x, out=x, algorithm=name)
+            comm.allreduce(x, out=out, algorithm=name)
         return time.perf_counter() - started
 
     trial = max(call(name, turn) for turn in range(3) for name in names)

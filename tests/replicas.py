@@ -79,6 +79,26 @@ PASSING = {
         zero=ZERO,
         end=np.array([2**63 - 1]),
     ),
+    "sizes that are compared and divided, and never jump": _case(
+        """(float[b,8] x) => (float[b,8] y) {
+          n = Shape <end=1> (x)
+          is_open = Equal(n, m1)
+          asked = Where(is_open, one, n)
+          most = Max(asked, one)
+          fourfold = Mul(most, four)
+          again = Div(fourfold, four)
+          none = Mod(fourfold, four)
+          width = Add(none, eight)
+          t = Concat <axis=0> (again, width)
+          e = Expand(row, t)
+          y = Add(x, e)
+        }""",
+        m1=np.array([-1]),
+        one=np.array([1]),
+        four=np.array([4]),
+        eight=np.array([8]),
+        row=(1, 8),
+    ),
 }
 """Those whose batch passes."""
 
@@ -161,3 +181,42 @@ HELD = {
     ),
 }
 """Those whose batch does not."""
+
+_JUMPS = {
+    "the smaller of a size and 8": ("m = Min(s, k) \n f = Cast <to=1> (m) \n y = Div(x, f)", 8),
+    "the smaller of a size and 1000": ("m = Min(s, k) \n y = Slice(x, zero, m, zero)", 1000),
+    "the larger of a size and 4": (
+        "m = Max(s, k) \n t = Concat <axis=0> (m, eight) \n y = ConstantOfShape(t)", 4
+    ),
+    "a size above 2": ("m = Greater(s, k) \n f = Cast <to=1> (m) \n y = Mul(x, f)", 2),
+    "a size of 1": ("m = Equal(s, k) \n y = Where(m, x, zeros)", 1),
+    "a size of 5": ("m = Equal(s, k) \n y = Where(m, x, zeros)", 5),
+    "a size of 5 as a truth": (
+        "m = Sub(s, k) \n t = Cast <to=9> (m) \n y = Where(t, x, zeros)", 5
+    ),
+    "what 3 leaves of a size": ("m = Mod(s, k) \n f = Cast <to=1> (m) \n y = Mul(x, f)", 3),
+    "what 2 leaves of a size": ("m = Mod(s, k) \n f = Cast <to=1> (m) \n y = Mul(x, f)", 2),
+    "what 400 leaves of a size": (
+        "m = Mod(s, k) \n t = Concat <axis=0> (m, eight) \n y = ConstantOfShape(t)", 400
+    ),
+    "a size by 400": ("m = Div(s, k) \n f = Cast <to=1> (m) \n y = Mul(x, f)", 400),
+    "a size as a byte": (
+        "m = Mul(s, k) \n i = Cast <to=2> (m) \n f = Cast <to=1> (i) \n y = Mul(x, f)", 256
+    ),
+    "the size of a slice that ends": (
+        "c = Slice(x, zero, k, zero) \n t = Shape(c) \n y = ConstantOfShape(t)", 1000
+    ),
+    "the size of every 400th row": (
+        """c = Slice(x, zero, end, zero, k) \n t = Shape <end=1> (c)
+        f = Cast <to=1> (t) \n y = Mul(x, f)""", 400
+    ),
+}  # fmt: skip
+
+HELD |= {
+    name: (
+        f"(float[b,8] x) => (float[b,8] y) {{ s = Shape <end=1> (x) \n {nodes} }}",
+        {"k": np.array([k]), "zero": ZERO, "eight": np.array([8]), "zeros": (1, 8)}
+        | {"end": np.array([2**63 - 1])},
+    )
+    for name, (nodes, k) in _JUMPS.items()
+}

@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from annotated import MESH, annotate, check, grid, model, normal, run, split, whole
+from annotated import MESH, annotate, check, grid, model, split, whole
+from case import normal
 from onnx import ModelProto
+from sessions import run
 
 from rankwise.models.check import Verdict, slim
 from rankwise.models.check import check as check_plans
 from rankwise.models.dialects.annotations import lower_rank
+from rankwise.models.graph import is_fed_whole
 from rankwise.models.placing.placement import Cut, Factor, Placement, cut
 from rankwise.models.plan import build_plan
 from rankwise.runtime.cli import main
@@ -207,6 +210,24 @@ def _moved(placement: Placement) -> Placement:
     return Placement(placement.cuts, tuple(tuple(2 - d for d in g) for g in placement.devices))
 
 
+NONE_LEFT: dict[str, tuple[Placement, Placement]] = {
+    "of one device": (whole(0), split(1, 0, 1, 2, 3)),
+    "of those that have rows": (split(0, 2, 3), split(1, 0, 1, 2, 3)),
+    "of those that have rows, in another order": (split(0, 0, 1), split(1, 3, 2, 1, 0)),
+}
+
+
+@pytest.mark.parametrize("rows", ["n", "5"])
+@pytest.mark.parametrize("name", NONE_LEFT)
+def test_a_device_that_gets_no_columns_learns_how_many_rows_they_have(
+    name: str, rows: str
+) -> None:
+    before, after = NONE_LEFT[name]
+    made = model(f"g (float[{rows}, 3] x) => (float[{rows}, 3] z) {{ y = Relu(x) z = Neg(y) }}", 4)
+    annotate(made, "y", {"x": before, "y": after})
+    check(made, 4, {"x": normal(5, 3)})
+
+
 def test_both_branches() -> None:
     text, output, specs, feeds = GRAPHS["branches"]
     for taken in (True, False):
@@ -219,7 +240,7 @@ def test_one_device_draws_for_all(tmp_path: Path) -> None:
     text = "g (float[6] x) => (float[6] y) { r = Relu (x) d = RandomNormalLike (r) y = Neg (d) }"
     made = model(text, 3)
     annotate(made, "r", {"x": split(0, 0, 1, 2)})
-    first, *others = run(made, 3, {"x": normal(6)})
+    first, *others = run(3, made, {"x": normal(6)})
     assert all(np.array_equal(first[0], other[0]) for other in others)
     # Within a process onnxruntime draws the same everywhere, so the graphs are looked at too.
     paths = [lower_rank(made.SerializeToString(), rank, 3, tmp_path) for rank in range(3)]
@@ -261,7 +282,9 @@ def test_the_programs_of_all_ranks_fit(name: str, tmp_path: Path) -> None:
     made = model(text, 3)
     annotate(made, output, {n: _moved(placement) for n, placement in specs.items()})
     paths = [lower_rank(made.SerializeToString(), rank, 3, tmp_path) for rank in range(3)]
-    assert not proof([onnx.load(path) for path in paths]).findings
+    models = [onnx.load(path) for path in paths]
+    assert all(map(is_fed_whole, models))
+    assert not proof(models).findings
 
 
 def test_the_verb_check_speaks_of_annotations(

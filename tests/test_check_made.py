@@ -11,7 +11,7 @@ from rankwise.collectives.table import TABLE
 from rankwise.models.sharding import shard
 from rankwise.runtime.cli import main
 
-SHARED = {"one_shot", "two_shot"}
+SHARED = {"one_shot", "two_shot", "single_copy"}
 """Algorithms that read the memory of other ranks, which Send and Recv cannot say."""
 
 

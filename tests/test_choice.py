@@ -1,11 +1,10 @@
 """What `auto` stands for, and how the user's own table changes it."""
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import MpiRun
 
 from rankwise.collectives import Communicator, local
 from rankwise.collectives.choice import TWO_SHOT_FROM, Setting, automatic
@@ -14,7 +13,6 @@ from rankwise.collectives.reduction import reduction
 from rankwise.collectives.table import TABLE
 from rankwise.collectives.tuned import Case, Tuned
 
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 F4 = np.dtype("f4")
 SUM = reduction("sum", F4)
 MATMUL = reduction(lambda a, b: a @ b, F4)
@@ -46,6 +44,9 @@ def test_memory_that_is_shared_is_used() -> None:
     setting = Setting(4, True, True)
     names = [automatic(setting, "allreduce", n, F4, SUM).algorithm for n in (8, TWO_SHOT_FROM)]
     assert names == ["one_shot", "two_shot"]
+    reads = setting._replace(reads=True)
+    names = [automatic(reads, "allreduce", n, F4, SUM)[0] for n in (8, TWO_SHOT_FROM, 1 << 24)]
+    assert names == ["one_shot", "two_shot", "single_copy"]
     whole = [automatic(setting, "allreduce", n, F4, MATMUL)[0] for n in (0, 8, 1 << 20)]
     assert whole == ["recursive_doubling", "one_shot", "tree"]
     for collective in TABLE.keys() - {"allreduce"}:
@@ -56,7 +57,9 @@ def test_memory_that_is_shared_is_used() -> None:
 
 def test_nodes_are_looked_at() -> None:
     assert automatic(Setting(4, False, False), "broadcast", 8, F4).algorithm == "hierarchical"
-    assert automatic(Setting(4, False, False), "allreduce", 8, F4, SUM)[0] == "hierarchical"
+    sizes = ((4, 8), (4, 16 << 20), (6, 16 << 20))
+    found = [automatic(Setting(p, False, False), "allreduce", n, F4, SUM)[0] for p, n in sizes]
+    assert found == ["hierarchical", "rabenseifner", "hierarchical"]
 
 
 def test_a_table_comes_first_where_it_fits() -> None:
@@ -129,7 +132,7 @@ def test_the_users_table_is_that_of_rank_0(
     lacks = "one_shot: MPI has no such allreduce for float16 and sum"
     done = mpirun(2, TUNED)
     assert done.returncode == 0, done.stderr
-    usual = ["two_shot", "one_shot", "mpi", lacks, f"{1 << 20}", "two_shot"]
+    usual = ["single_copy", "one_shot", "mpi", lacks, f"{1 << 20}", "single_copy"]
     assert done.stdout.strip().split(";") == usual
 
     Tuned((case((64, "ring"), (1 << 20, "driver"), ranks=2),)).write(path)

@@ -18,7 +18,7 @@ def test_here_nothing_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
     for subject in ("mpirun", "mpi4py", "cores", "shared memory", "onnxruntime", "trial run"):
         assert f" {subject}: " in said
     assert "2 ranks, " in said
-    assert "allreduce through shared memory\n" in said
+    assert "allreduce through shared memory" in said
     assert all(line.startswith(("ok ", "warning ", " ")) for line in said.splitlines())
 
 
@@ -71,6 +71,15 @@ def test_messages_where_memory_could_be_shared_are_told(monkeypatch: pytest.Monk
     assert finding.status == "warning"
     assert "may not map each other's memory" in finding.text
     assert "/proc/PID/fd" in finding.remedy
+
+
+def test_that_long_arrays_are_copied_twice_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "2 ranks, 1 thread(s) each, allreduce through shared memory"
+    monkeypatch.setattr(doctor, "_run", lambda *_: subprocess.CompletedProcess([], 0, said, ""))
+    (finding,) = doctor._trial()
+    assert finding.status == "warning"
+    assert "may not read each other's own memory" in finding.text
+    assert "ptrace_scope" in finding.remedy
 
 
 def test_under_mpirun_it_does_not_start_another(monkeypatch: pytest.MonkeyPatch) -> None:

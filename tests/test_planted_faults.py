@@ -18,7 +18,6 @@ import test_rules
 import test_sequence
 import test_sharding
 
-from rankwise.models.placing.placement import bounds
 from rankwise.models.sharding import partition, relayout
 from rankwise.models.sharding.axes import Axis, atoms, leaves, pieces, product
 from rankwise.models.sharding.layout import Layout, partial_op
@@ -38,6 +37,7 @@ from rankwise.models.sharding.rules import (
 from rankwise.models.sharding.rules.einsum import einsum
 from rankwise.models.sharding.rules.rule import Rule
 from rankwise.models.sharding.site import Site
+from rankwise.models.weights import bounds
 
 Comparison = Callable[[str, int, Path], None]
 

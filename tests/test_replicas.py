@@ -24,7 +24,7 @@ from rankwise.models.sharding.analysis import analyse
 from rankwise.models.sharding.batch import find_batch
 from rankwise.models.sharding.flow import Flow
 from rankwise.models.sharding.search import Terms
-from rankwise.models.sharding.write import Sharding, write_part
+from rankwise.models.sharding.write import Sharding
 
 
 def rows(case: Case, name: str, count: int) -> dict[str, Any]:
@@ -108,11 +108,24 @@ def test_a_person_may_name_the_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [("2", "'x' has dims 0 to 1"), ("z=0", "inputs among x"), ("x", "inputs among x"),
-     ("x=one", "inputs among x")],
+     ("x=one", "inputs among x"), ("--1", "inputs among x"), ("x=--1", "inputs among x"),
+     ("", "inputs among x")],
 )  # fmt: skip
 def test_a_batch_that_no_input_has_is_refused(asked: str, message: str) -> None:
     with pytest.raises(MeshError, match=message):
         plan(load(CASES["mlp"].model), Mesh(dp=2), Terms(batch_dim=asked))
+
+
+def test_a_batch_that_is_asked_of_a_graph_without_dims_is_refused() -> None:
+    model = build("(float x) => (float[8] y) { y = Mul(x, w) }", w=(8,))
+    with pytest.raises(MeshError, match="no input has any dims"):
+        plan(load(model), Mesh(dp=2), Terms(batch_dim="0"))
+
+
+def test_rows_that_are_not_the_slowest_of_a_dim_are_refused() -> None:
+    model = build("(float[4,b] x) => (float[n] y) { y = Reshape(x, m1) }", m1=np.array([-1]))
+    with pytest.raises(MeshError, match="'y' has the rows of the batch among others in dim 0"):
+        plan(load(model), Mesh(dp=2), Terms(batch_dim="x=1"))
 
 
 def test_idle_replicas_are_said_with_the_run(tmp_path: Path) -> None:
@@ -148,8 +161,7 @@ def decoded(folder: Path, whole: Any, steps: int, comm: Communicator) -> list[An
 def test_a_state_stays_with_its_rows_and_its_stage(mesh: str, tmp_path: Path) -> None:
     model = CASES["cached"].model
     sharding: Sharding = plan(load(model), mesh)
-    for part in sharding.parts:
-        write_part(sharding, part, tmp_path / f"rank{part.rank}.onnx", lambda *_: None)
+    ranks.write(sharding, tmp_path)
     tokens = [normal(3, count, 24) for count in (4, 1, 1, 1, 1)]
     expected, state = [], np.zeros((3, 6, 0, 4), np.float32)
     for x in tokens:

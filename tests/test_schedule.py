@@ -42,7 +42,7 @@ def test_the_numbers_of_those_that_exchange_have_no_gap() -> None:
 
 
 def test_an_unknown_algorithm_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"ring, .*tree, .*two_shot, auto, mpi.*'rong'"):
+    with pytest.raises(ValueError, match=r"ring, .*tree, .*single_copy, auto, mpi.*'rong'"):
         lookup("allreduce", "rong")
     with pytest.raises(ValueError, match=r"allreduce, reduce_scatter.*'allreduse'"):
         lookup("allreduse", "ring")

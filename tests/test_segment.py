@@ -7,29 +7,31 @@ import itertools
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from conftest import MpiRun
 
 from rankwise.collectives import (
     Patience,
     RankFailure,
 )
 from rankwise.collectives import segment as segments
-from rankwise.collectives.allreduce import described, one_shot, two_shot
+from rankwise.collectives.allreduce import described, one_shot, single_copy, two_shot
+from rankwise.collectives.attach import address, attached
 from rankwise.collectives.reduction import REDUCTIONS
 from rankwise.collectives.shared import Shared
 from rankwise.collectives.sharing import share
 from rankwise.collectives.transport import Transport
 from rankwise.collectives.waiting import finish
 
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 Array = np.ndarray[Any, np.dtype[Any]]
 
+
+WAYS = {"one_shot": one_shot, "two_shot": two_shot, "single_copy": single_copy}
 
 REFUSED = """
 import os
@@ -46,12 +48,57 @@ assert comm._shared is None
 print("messages")
 """
 
+UNREADABLE = """
+import numpy as np
+from rankwise.collectives import Communicator, attach
+
+with Communicator.world() as comm:
+    x = np.full(5_000_000, comm.rank + 1.0, np.float32)
+    assert comm.rank != 1 or setattr(attach, "MOST", -1) is None  # so the kernel refuses
+    assert (comm.allreduce(x) == comm.size * (comm.size + 1) / 2).all()
+    assert (comm.allreduce(x, algorithm="single_copy") == comm.size * (comm.size + 1) / 2).all()
+    if comm.rank == 0:
+        for name in ("auto", "single_copy"):
+            print(comm.explain("allreduce", x.nbytes, algorithm=name))
+"""
+
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("what", ["os.memfd_create", "os.open"])
 def test_messages_are_used_where_one_rank_is_refused(mpirun: MpiRun, what: str) -> None:
     done = mpirun(2, REFUSED.format(what=what))
     assert (done.returncode, done.stdout.count("messages")) == (0, 2), done.stderr
+
+
+@pytest.mark.mpi
+def test_the_ring_is_used_where_one_rank_may_not_read_the_others(mpirun: MpiRun) -> None:
+    done = mpirun(3, UNREADABLE)
+    assert done.returncode == 0, done.stderr
+    auto, asked = done.stdout.splitlines()
+    assert auto.startswith("two_shot: all ranks share memory")
+    assert asked == "two_shot: the ranks may not read each other's own memory"
+
+
+def test_the_memory_of_a_process_is_read_where_its_token_is() -> None:
+    token, x = np.array([77], np.int64), np.arange(5.0)
+    process = attached(os.getpid(), address(token), 77)
+    assert process is not None
+    found = np.empty(3)
+    process.read(address(x) + 8, address(found), 24)
+    assert found.tolist() == [1, 2, 3]
+    with pytest.raises(OSError, match="cannot read 8 B of process"):
+        process.read(8, address(found), 8)
+    assert attached(os.getpid(), address(token), 78) is None
+    assert attached(os.getpid(), 8, 77) is None
+    assert attached(1 << 22, address(token), 77) is None  # above the largest number of a process
+
+
+def test_where_an_array_begins() -> None:
+    x = np.arange(12.0).reshape(3, 4)
+    fixed = x[1:]
+    fixed.flags.writeable = False
+    for one in (x, x[1], fixed, x[3:]):
+        assert address(one) == one.ctypes.data
 
 
 def test_a_segment_of_another_process_is_known_by_its_token() -> None:
@@ -132,12 +179,12 @@ def joined(rank: int, size: int, pipes: list[list[tuple[int, int]]]) -> Shared:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("name", ["one_shot", "two_shot"])
+@pytest.mark.parametrize("name", WAYS)
 def test_a_rank_that_is_killed_is_named_at_once(name: str) -> None:
     def work(shared: Shared) -> str:
         x = np.ones(300_000, np.float32)
         what = described(name, "sum", x.dtype, x.shape)
-        way = one_shot if name == "one_shot" else two_shot
+        way = WAYS[name]
         for turn in range(100):
             if shared.rank == 1 and turn == 50:
                 os.kill(os.getpid(), signal.SIGKILL)

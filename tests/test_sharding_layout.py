@@ -7,9 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from rankwise.models.placing.placement import bounds
 from rankwise.models.sharding.axes import Axis, Size, concatenation, product
 from rankwise.models.sharding.layout import Layout
+from rankwise.models.weights import bounds
 
 
 def atom(size: int) -> Axis:

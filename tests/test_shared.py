@@ -6,7 +6,6 @@ Each check is a function of a communicator that every rank calls under mpirun.
 import gc
 import itertools
 import os
-import subprocess
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
@@ -16,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from checking import Check, into
+from conftest import MpiRun
 
 from rankwise.collectives import (
     CollectiveError,
@@ -27,10 +27,9 @@ from rankwise.collectives import (
 from rankwise.collectives.reduction import TILE
 from rankwise.collectives.shared import CHUNK
 
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 Array = np.ndarray[Any, np.dtype[Any]]
 
-NAMES = ["one_shot", "two_shot", "auto"]
+NAMES = ["one_shot", "two_shot", "single_copy", "auto"]
 DTYPES = [
     *"?bhilqBHILQefdgFDG", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ">i4", ">f8", "m8[s]",
 ]  # fmt: skip
@@ -163,9 +162,12 @@ def groups_and_communicators_in_turn(comm: Communicator) -> None:
 def bytes_are_counted_once(comm: Communicator) -> None:
     comm.allreduce([1])
     for name, count in itertools.product(NAMES, (0, 5, 200_000)):
-        before = comm.bytes_sent
-        comm.allreduce(np.ones(count, np.float32), algorithm=name)
-        assert comm.bytes_sent - before == (4 * count if comm.size > 1 else 0)
+        x, before = np.ones(count, np.float32), comm.bytes_sent
+        comm.allreduce(x, algorithm=name)
+        # What others read here: all of x, or of it their blocks, and this rank's result each.
+        own = np.array_split(x, comm.size)[comm.rank].nbytes if name == "single_copy" else 0
+        read = x.nbytes - own + (comm.size - 1) * own if own else x.nbytes
+        assert comm.bytes_sent - before == (read if comm.size > 1 else 0)
 
 
 @check

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import graphs
@@ -102,3 +104,50 @@ def test_a_manifest_that_disagrees_with_itself_is_refused(tmp_path: Path) -> Non
         path.write_text(json.dumps(fields | change))
         with pytest.raises(ModelError):
             Manifest.read(tmp_path / "out")
+
+
+WRITER = """
+import sys
+from rankwise.models.sharding import shard
+def stay(done, total):
+    print("writes", flush=True)
+    sys.stdin.readline()
+shard(sys.argv[1], sys.argv[2], "tp=2", progress=stay)
+"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next_sharding_but_nothing_else(
+    tmp_path: Path,
+) -> None:
+    source, out = saved(graphs.MLP, tmp_path), tmp_path / "out"
+    others = [tmp_path / ".out.mine", tmp_path / ".output.lock"]
+    for other in others:
+        other.mkdir()
+    command = [sys.executable, "-c", WRITER, str(source), str(out)]
+    writers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)
+    ]
+    for writer in writers:
+        assert writer.stdout is not None and writer.stdout.readline() == b"writes\n"
+    writers[0].kill()
+    writers[0].communicate()
+    shard(source, out, "tp=2")
+    (left,) = {path for path in tmp_path.iterdir() if path.is_dir()} - {out, *others}
+    assert left.name.startswith(".out.")
+    writers[1].communicate(b"\n" * 100)
+    assert writers[1].returncode == 0
+    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {out, *others}
+    assert not [path for path in out.iterdir() if "lock" in path.name]
+
+
+def test_a_file_system_without_locks_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / ".out.left").mkdir()
+    shard(saved(graphs.MLP, tmp_path), tmp_path / "out", "tp=2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.left", "model.onnx", "out"]
+    assert not [path for path in (tmp_path / "out").iterdir() if "lock" in path.name]

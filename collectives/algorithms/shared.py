@@ -38,6 +38,17 @@ def two_shot_allreduce(rank: int, size: int) -> Iterator[Round]:
     yield tuple(Load(peer, (size + peer,), None, (peer,)) for peer in range(size))
 
 
+def single_copy_allreduce(rank: int, size: int) -> Iterator[Round]:
+    """Combine block r of all ranks at rank r, read where it lies, then load the others' results.
+
+    2 rounds, in each of which (p - 1)/p n bytes are loaded; nothing is copied in. Blocks are
+    combined from rank 0 to rank p - 1.
+    """
+    result: Blocks = (size + rank,)
+    yield tuple(Load(peer, (rank,), side(peer), result) for peer in range(size))
+    yield tuple(Load(peer, (size + peer,), None, (peer,)) for peer in range(size))
+
+
 def side(peer: int) -> Side | None:
     """The operand of rank 0 is stored first, and all others stand to its right."""
     return "right" if peer else None

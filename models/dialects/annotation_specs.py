@@ -12,7 +12,8 @@ import math
 from onnx import IntIntListEntryProto, ShardedDimProto, ShardingSpecProto, SimpleShardedDimProto
 
 from ..errors import PlacementError
-from ..placing.placement import Cut, Factor, Placement, bounds
+from ..placing.placement import Cut, Factor, Placement
+from ..weights import bounds
 
 
 def read_spec(spec: ShardingSpecProto, rank: int | None, devices: int) -> Placement:

@@ -16,11 +16,11 @@ from onnx import DeviceConfigurationProto, ModelProto, NodeDeviceConfigurationPr
 from ..errors import MeshError, ModelError, PlacementError
 from ..graph import Graph, load, read
 from ..nodes import label, subgraphs
-from ..placing.file import write
 from ..placing.lower import Intent, lower
 from ..placing.placement import Placement
 from ..sharding.analysis import Measured, measure
 from ..sharding.part import Part
+from ..sharding.part_file import write_parts
 from .annotation_specs import read_spec
 
 IR_VERSION = 11
@@ -55,7 +55,8 @@ def lower_rank(source: str | Path | bytes, rank: int, size: int, directory: Path
     model, _ = read(source)
     graph = load(source)
     path = directory / f"rank{rank}.onnx"
-    write(graph, lowered(model, graph, size, rank), size, path)
+    part = lowered(model, graph, size, rank)
+    write_parts(graph, {path: part}, {"rankwise.mesh": f"tp={size}"})
     return path
 
 

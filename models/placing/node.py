@@ -10,6 +10,7 @@ import numpy.typing as npt
 from onnx import NodeProto
 
 from ..errors import PlacementError
+from ..nodes import copied
 from ..sharding.layout import Layout
 from ..sharding.local_site import LocalSite
 from ..sharding.rules import find_rule
@@ -120,8 +121,7 @@ def compute(out: RankGraph, cuts: Cuts, names: Names, wanted: Places) -> dict[st
 
 
 def _whole(out: RankGraph, node: NodeProto, names: Names, made: Names) -> None:
-    copy = NodeProto()
-    copy.CopyFrom(node)
+    copy = copied(node)
     del copy.device_configurations[:]
     copy.input[:] = [names.get(name, name) for name in node.input]
     copy.output[:] = [made.get(name, "") for name in node.output]

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import PlacementError
+from ..weights import bounds
 
 Indices = npt.NDArray[np.int64]
 Box = tuple[Indices, ...]
@@ -146,7 +147,7 @@ class Placement:
         for each, chosen in zip(self.cuts, parts, strict=True):
             whole = each.sizes(sizes[each.dim])
             rows = [_indices(each, whole, part) for part in chosen]
-            box[each.dim] = np.unique(np.concatenate(rows))
+            box[each.dim] = np.sort(np.concatenate(rows), kind="stable")
         return tuple(box)
 
 
@@ -169,17 +170,6 @@ def _indices(each: Cut, sizes: Sequence[int], part: Sequence[int]) -> Indices:
         inner = np.arange(*bounds(size, place, factor.shards))
         kept = (kept[:, None] * size + inner).reshape(-1)
     return kept
-
-
-def bounds(total: int, part: int, parts: int) -> tuple[int, int]:
-    """Return the first index of a part and the first beyond, as numpy.array_split cuts.
-
-    >>> [bounds(7, part, 3) for part in range(3)]
-    [(0, 3), (3, 5), (5, 7)]
-    """
-    each, rest = divmod(total, parts)
-    start = part * each + min(part, rest)
-    return start, start + each + (part < rest)
 
 
 def sizes_of(shape: Shape, *placements: Placement) -> tuple[int, ...]:

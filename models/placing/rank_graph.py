@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from onnx import NodeProto, ValueInfoProto, helper
 
 from ..opset import DOMAIN
+from ..sharding.names import Names
 from ..weights import Weight
 from .placement import Shape
 
 
-class RankGraph:
+class RankGraph(Names):
     """Nodes and constants of one rank; a value is its name."""
 
     def __init__(self, rank: int, taken: set[str]) -> None:
@@ -23,15 +22,7 @@ class RankGraph:
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, Weight] = {}
         self.value_info: dict[str, ValueInfoProto] = {}
-        self.base = "node"
-        """what names begin with"""
-        self._taken = set(taken)
-
-    def constant(self, array: npt.NDArray[Any]) -> str:
-        """Add a small tensor; return its name."""
-        name = self.free(f"{self.base}/constant")
-        self.constants[name] = Weight.from_array(name, array)
-        return name
+        super().__init__(taken, self.constants)
 
     def int64(self, *values: int) -> str:
         """Add a vector of integers; return its name."""
@@ -67,10 +58,3 @@ class RankGraph:
     def declare(self, name: str, data_type: int, shape: Shape) -> None:
         """Say of what type and shape a value is."""
         self.value_info[name] = helper.make_tensor_value_info(name, data_type, shape)
-
-    def free(self, name: str) -> str:
-        """Return a name that nothing has yet: this one, or with a number behind it."""
-        numbered = (f"{name}.{count}" for count in itertools.count(2))
-        free = next(n for n in itertools.chain([name], numbered) if n not in self._taken)
-        self._taken.add(free)
-        return free

@@ -101,24 +101,51 @@ def pieces(tree: Tree) -> Iterator[Piece]:
 
 
 def route(shape: Shape, before: Placement, after: Placement) -> Route:
-    """Find what is sent from one placement to another; the work grows with the cells.
+    """Find what is sent from one placement to another.
 
+    The work grows with the cells, and with the indices that all devices hold of each dim.
     Raises PlacementError where a dim of unknown size is cut into different parts.
     """
     sizes = sizes_of(shape, before, after)
     held, wanted = before.held(sizes), after.held(sizes)
-    grid = [_classes(dim, size, [held, wanted]) for dim, size in enumerate(sizes)]
+    grid = [classes(dim, size, [held, wanted]) for dim, size in enumerate(sizes)]
     sent: Counter[int] = Counter()
-    made = {device: _made(device, box, held, grid, sent) for device, box in wanted.items()}
+    is_known = None not in shape
+    made = {
+        device: Piece(device, box)
+        if is_known and not math.prod(map(len, box))
+        else _made(device, box, held, grid, sent)
+        for device, box in wanted.items()
+    }
     return Route(shape, sizes, held, wanted, made)
 
 
-def _classes(dim: int, size: int, tables: Sequence[Mapping[int, Box]]) -> list[Indices]:
-    """Return the classes of the indices of a dim, each in ascending order."""
-    inside = [np.isin(np.arange(size), box[dim]) for table in tables for box in table.values()]
-    _, which = np.unique(np.array(inside), axis=1, return_inverse=True)
-    rows = [np.flatnonzero(which.reshape(-1) == k) for k in range(int(which.max(initial=-1)) + 1)]
-    return sorted(rows, key=lambda row: int(row[0]))
+def classes(dim: int, size: int, tables: Sequence[Mapping[int, Box]]) -> list[Indices]:
+    """Return the classes of the indices of a dim, each in ascending order.
+
+    Between two borders of runs all indices are alike: one is looked at for each.
+    """
+    rows = [box[dim] for table in tables for box in table.values()]
+    found = np.unique(np.concatenate([np.zeros(1, np.int64), *map(_borders, rows)]))
+    starts = found[found < size]
+    which = np.zeros(len(starts), np.int64)
+    for row in rows:
+        which = np.unique(2 * which + _has(row, starts), return_inverse=True)[1]
+    which = np.repeat(which, np.diff(starts, append=size))
+    ends = np.cumsum(np.bincount(which))
+    alike = np.split(np.argsort(which, kind="stable"), ends[:-1]) if size else []
+    return sorted(alike, key=lambda row: int(row[0]))
+
+
+def _borders(row: Indices) -> Indices:
+    """Return where runs begin, and the first index beyond each."""
+    gaps = np.flatnonzero(np.diff(row) > 1)
+    return np.concatenate([row[:1], row[gaps + 1], row[gaps] + 1, row[-1:] + 1])
+
+
+def _has(row: Indices, wanted: Indices) -> npt.NDArray[np.bool_]:
+    """Say of each index whether it is in an ascending row."""
+    return np.searchsorted(row, wanted, "right") > np.searchsorted(row, wanted)
 
 
 def _made(
@@ -129,11 +156,9 @@ def _made(
     sent: Counter[int],
 ) -> Tree:
     rows = [
-        [row for row in classes if np.isin(row[0], part)]
+        [row for row in classes if _has(part, row[:1]).all()] or [part]
         for classes, part in zip(grid, box, strict=True)
     ]
-    if not all(rows):
-        return Piece(device, box)
     counts = _grid([[len(row) for row in dim] for dim in rows])
     have = {giver: _grid(_inside(rows, given)) for giver, given in held.items()}
     owners = np.full(counts.shape, device, np.int64)
@@ -149,9 +174,9 @@ def _made(
 
 
 def _inside(rows: Sequence[Sequence[Indices]], box: Box) -> list[list[bool]]:
-    """Say of each class whether a box has it."""
+    """Say of each class whether a box has it; any box has the empty one."""
     pairs = zip(rows, box, strict=True)
-    return [[bool(np.isin(row[0], part)) for row in dim] for dim, part in pairs]
+    return [[bool(_has(part, row[:1]).all()) for row in dim] for dim, part in pairs]
 
 
 def _grid(rows: Sequence[Sequence[Any]]) -> npt.NDArray[Any]:
@@ -190,13 +215,13 @@ def _split(owners: Owners) -> tuple[int, list[list[int]]]:
 
 
 def _sorted(rows: Sequence[Indices]) -> Indices:
-    return np.sort(np.concatenate(rows))
+    return np.sort(np.concatenate(rows), kind="stable")
 
 
 def order(rows: Sequence[Indices]) -> Indices | None:
     """Return the order that sorts concatenated rows, None where they are sorted."""
-    found = np.argsort(np.concatenate(rows), kind="stable")
-    return None if np.array_equal(found, np.arange(len(found))) else found
+    joined = np.concatenate(rows)
+    return None if (joined[1:] >= joined[:-1]).all() else np.argsort(joined, kind="stable")
 
 
 def _common(a: Box, b: Box | None) -> int:

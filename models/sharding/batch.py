@@ -66,6 +66,11 @@ def asked_batch(analysis: Analysis, asked: str) -> Batch:
         if not flow.is_known(value.name) or len(varying) > 1:
             where = f"in dims {varying}" if varying else "in a dim that is not known"
             raise MeshError(f"--batch-dim {asked}: output {value.name!r} has the batch {where}")
+        if varying and flow.is_inner(value.name):
+            raise MeshError(
+                f"--batch-dim {asked}: output {value.name!r} has the rows of the batch among "
+                f"others in dim {varying[0]}; name a dim that is the slowest there"
+            )
         if varying:
             outputs[value.name] = varying[0]
     return Batch(inputs, outputs)
@@ -76,8 +81,10 @@ def _asked(analysis: Analysis, asked: str) -> Iterator[tuple[str, int]]:
     pairs = [(name, dim) for name, _, dim in (pair.rpartition("=") for pair in asked.split(","))]
     if "=" not in asked:
         pairs = [(name, asked) for name, rank in ranks.items() if rank]
+    if not pairs:
+        raise MeshError(f"--batch-dim {asked}: no input has any dims")
     for name, dim in pairs:
-        if name not in ranks or not dim.lstrip("-").isdecimal():
+        if name not in ranks or not dim.removeprefix("-").isdecimal():
             raise MeshError(
                 "expected --batch-dim to be a dim of all inputs, or input=dim with inputs among "
                 f"{', '.join(ranks)}, got {asked!r}"

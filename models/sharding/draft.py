@@ -1,32 +1,23 @@
-"""A rank's graph while nodes are added to it: fresh names, constants, messages."""
+"""A part while nodes are added to it, messages between replicas and stages among them."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy.typing as npt
 from onnx import helper
 
 from ..opset import DOMAIN
-from ..weights import Weight
+from .names import Names
 from .part import Part
 
 
-class Draft:
+class Draft(Names):
     """Adds nodes to a part; what gathers rows does so among replicas."""
 
     def __init__(self, part: Part, taken: Iterable[str]) -> None:
+        super().__init__(taken, part.constants)
         self.part = part
-        self._taken = set(taken)
-        self.base = ""
-        """what new names begin with"""
-
-    def constant(self, array: npt.NDArray[Any]) -> str:
-        name = self.free(f"{self.base}/constant")
-        self.part.constants[name] = Weight.from_array(name, array)
-        return name
 
     def node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
         output = self.free(f"{self.base}/{op_type}")
@@ -54,10 +45,3 @@ class Draft:
         node = self.part.nodes[-1]
         assert list(node.output) == [old]
         node.output[0] = new
-
-    def free(self, name: str) -> str:
-        """Return a name that nothing has yet: this one, or with a number behind it."""
-        numbered = (f"{name}.{count}" for count in itertools.count(2))
-        free = next(n for n in itertools.chain([name], numbered) if n not in self._taken)
-        self._taken.add(free)
-        return free

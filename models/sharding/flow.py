@@ -8,10 +8,12 @@ The replica runs the graph as it is. Each tensor is then one of these:
     numbers    the numbers of the rows, counted from the replica's first
     places     such numbers as the first of several that name an element
     unknown    anything else, of which no more is read than its sizes
+    lost       what has sizes, or is made of some, that may jump between one batch and another
 
 The axes say whether rows pass through a node: its rule must neither need the batch whole nor sum
 over it. Where a size comes from is found by inferring all shapes with another batch: what is then
-of another size has the batch, and a shape that contradicts itself was given by a constant.
+of another size has the batch, and a shape that contradicts itself was given by a constant. A third
+batch, a short one, tells what grows with the batch from what does so at two sizes of it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -28,10 +31,14 @@ from ..nodes import draws, label, references
 from ..shapes import Shapes, dims, infer
 from .analysis import Analysis, first_sizes
 from .axes import ONE, Axis, atoms, find, leaves
+from .counted import is_smooth
 from .site import Site
 
 OTHER = 331
 """The size of the batch in the inference that it is compared with: a prime not in LARGE."""
+
+SHORT = (2, 4)
+"""Sizes of the batch in the third inference: the first that it does not have already."""
 
 
 class Kind(Enum):
@@ -43,17 +50,10 @@ class Kind(Enum):
     NUMBERS = "numbers"
     PLACES = "places"
     UNKNOWN = "unknown"
+    LOST = "lost"
 
 
-SAME, ROWS, SIZES, NUMBERS, PLACES, UNKNOWN = Kind
-
-COUNTED = {
-    "Abs", "Add", "Cast", "Concat", "Div", "Equal", "Gather", "Greater", "GreaterOrEqual",
-    "Identity", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "ReduceMax",
-    "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Slice", "Squeeze", "Sub", "Unsqueeze",
-    "Where",
-}  # fmt: skip
-"""Operators that make sizes of sizes."""
+SAME, ROWS, SIZES, NUMBERS, PLACES, UNKNOWN, LOST = Kind
 
 FILLED = {"ConstantOfShape", "Expand", "Tile"}
 """Operators that make alike rows, as many as they are told."""
@@ -65,6 +65,12 @@ RESIZED = {
     "CenterCropPad": {1}, "Expand": {1}, "Reshape": {1}, "Resize": {2, 3}, "Slice": {1, 2, 3, 4},
 }  # fmt: skip
 """Inputs that are sizes, by operator."""
+
+CUTTING = {
+    "AveragePool", "CenterCropPad", "Conv", "LpPool", "MaxPool", "Resize", "Slice", "Split",
+    "Upsample",
+}  # fmt: skip
+"""Operators whose sizes may be rounded or limited."""
 
 TO_THE_END = 2**31 - 1
 """Ends of slices from here on are those of the dim."""
@@ -78,9 +84,11 @@ class Flow:
     def __init__(self, analysis: Analysis, places: Mapping[str, int]) -> None:
         self.analysis, self.places = analysis, places
         self.first = analysis.measured.first
-        self.other = _with_batch(analysis, places)
         name, dim = next(iter(places.items()))
         self.rows = self.first.shapes[name][dim]
+        short = next(size for size in SHORT if size != self.rows)
+        self.batches = (self.rows, OTHER, short)
+        self.other, self.short = (_with_batch(analysis, places, n) for n in (OTHER, short))
         self.kinds = {value.name: SAME for value in analysis.graph.inputs}
         self.kinds |= dict.fromkeys(places, ROWS)
         self.why = dict[str, str]()
@@ -112,6 +120,14 @@ class Flow:
             return []
         return [dim for dim in range(len(before)) if before[dim] != after[dim]]
 
+    def is_inner(self, name: str) -> bool:
+        """Say whether an output is known to have the batch as another than the slowest factor."""
+        axes = [self.analysis.tensors[name].axes[dim] for dim in self.varying(name)]
+        batch = [
+            axis for axis in axes if axis is not None and not self.atoms.isdisjoint(atoms(axis))
+        ]
+        return bool(batch) and self._outermost(name) is None
+
     @cached_property
     def atoms(self) -> set[Axis]:
         """The atoms that are the batch: dims that have nothing but it."""
@@ -138,6 +154,8 @@ class Flow:
         kinds = [self.kinds.get(name, SAME) for name in (*site.node.input, *captured)]
         op = site.node.op_type if site.node.domain in ("", "ai.onnx") else ""
         given = set(kinds)
+        if LOST in given:
+            return LOST
         if draws(site.node):
             return UNKNOWN
         if op in ("Shape", "Size"):
@@ -145,7 +163,7 @@ class Flow:
         if given <= {SAME}:
             return SAME
         if UNKNOWN in given or site.bodies:
-            return UNKNOWN
+            return LOST if site.bodies else UNKNOWN
         if given <= {SAME, SIZES}:
             return self._of_sizes(site, op, kinds)
         if NUMBERS in given or PLACES in given:
@@ -157,7 +175,14 @@ class Flow:
             return ROWS
         if op == "Range" and kinds[0] is kinds[2] is SAME and self._counts_from_zero(site):
             return NUMBERS
-        return SIZES if op in COUNTED else UNKNOWN
+        names = [*site.node.input, *(site.node.output if op == "Cast" else ())]
+        settings = [[each.values.get(n) for n in names if n] for each in self.settings]
+        return SIZES if is_smooth(op, self.batches, settings) else LOST
+
+    @property
+    def settings(self) -> tuple[Shapes, Shapes, Shapes]:
+        """All shapes for each of the three batches."""
+        return self.first, self.other, self.short
 
     def _counts_from_zero(self, site: Site) -> bool:
         start, step = site.constant(0), site.constant(2)
@@ -216,22 +241,32 @@ class Flow:
         is_right = not varying
         if kind in (ROWS, NUMBERS, PLACES):
             is_right = len(varying) == 1 and self._is_split(name, varying[0])
-        if kind is not UNKNOWN and is_right:
+        if kind not in (UNKNOWN, LOST) and is_right:
             return kind
         before = next((self.why[n] for n in references(site.node) if n in self.why), None)
         own = site.obstacle or (NEEDED if kind is UNKNOWN else GIVEN)
         self.why[name] = before or f"{label(site.node)}: {own}"
-        return UNKNOWN
+        return LOST if kind is LOST or self._cuts(site) else UNKNOWN
+
+    def _cuts(self, site: Site) -> bool:
+        """Say whether a node may cut the batch at a number of rows that does not follow it."""
+        has_batch = any(tensor and self.varying(tensor.name) for tensor in site.inputs)
+        return has_batch and site.node.op_type in CUTTING
 
     def _is_fixed(self, name: str) -> bool:
-        """Say whether the contents of a tensor are known, and the same for another batch."""
-        before, after = self.first.values.get(name), self.other.values.get(name)
-        return before is not None and after is not None and np.array_equal(before, after)
+        """Say whether the contents of a tensor are known, and the same for every batch."""
+        first, *rest = (each.values.get(name) for each in self.settings)
+        return first is not None and all(
+            array is not None and np.array_equal(first, array) for array in rest
+        )
 
     def _is_split(self, name: str, dim: int) -> bool:
         """Say whether the batch is one factor of a dim, and none of any other."""
-        before, after = self.first.shapes[name][dim], self.other.shapes[name][dim]
-        if before * OTHER != after * self.rows:
+        shapes = [each.shapes.get(name, ()) for each in self.settings]
+        if any(len(shape) <= dim for shape in shapes):
+            return False
+        shares = {Fraction(s[dim], rows) for s, rows in zip(shapes, self.batches, strict=True)}
+        if len(shares) > 1:
             return False
         for place, axis in enumerate(self.analysis.tensors[name].axes):
             row = [find(leaf) for leaf in leaves(axis)] if axis is not None else []
@@ -243,7 +278,7 @@ class Flow:
         return True
 
 
-def _with_batch(analysis: Analysis, places: Mapping[str, int]) -> Shapes:
+def _with_batch(analysis: Analysis, places: Mapping[str, int], rows: int) -> Shapes:
     """Return all shapes with another batch."""
     graph = analysis.graph
     sizes = first_sizes(graph)
@@ -254,8 +289,8 @@ def _with_batch(analysis: Analysis, places: Mapping[str, int]) -> Shapes:
         if value.name in places:
             size = dims(value)[places[value.name]]
             if isinstance(size, str):
-                sizes[size] = OTHER
+                sizes[size] = rows
             else:
-                changed.type.tensor_type.shape.dim[places[value.name]].dim_value = OTHER
+                changed.type.tensor_type.shape.dim[places[value.name]].dim_value = rows
         inputs.append(changed)
     return infer(replace(graph, inputs=tuple(inputs)), sizes)

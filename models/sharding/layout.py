@@ -13,8 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from ..placing.placement import bounds
-from ..weights import IndexSet
+from ..weights import IndexSet, bounds
 from .axes import Axis, Size, atoms, find, leaves, pieces
 from .site import Site
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from ..nodes import draws
-from ..placing.placement import bounds
+from ..weights import bounds
 from .analysis import Analysis, usual_bytes
 from .axes import Axis, are_alike, atoms
 from .batch import OLDEST

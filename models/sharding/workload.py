@@ -14,7 +14,7 @@ import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..placing.placement import bounds
+from ..weights import bounds
 from .analysis import Analysis, usual_bytes
 from .axes import Axis
 from .layout import Layout, is_opaque

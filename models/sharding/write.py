@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto
 
 from ..errors import MeshError, ModelError
-from ..graph import FED_WHOLE, MAX_IR, Graph, digest, load
+from ..graph import Graph, digest, load
 from ..manifest import NAME, REPRESENTATIONS, Manifest, RankEntry
 from ..mesh import Mesh
-from ..opset import DOMAIN, VERSION
-from ..plan import sealed
-from ..states import batch_metadata, to_metadata
-from ..weights import Array, WeightFile
+from ..states import batch_metadata
 from . import asked
 from .hints import Hint, to_hints
 from .machine import HERE, Machine
 from .part import Held, Part
+from .part_file import Progress, silent, write_parts
+from .place import placed
 from .plan import Sharding, collectives, plan, plan_analysed
 from .prediction import predict
 from .search import Memory, Terms
@@ -35,9 +30,6 @@ __all__ = ["Progress", "Sharding", "plan", "plan_analysed", "shard", "shard_rank
 
 WHOLE = "model.onnx"
 """The file of a graph that all ranks share."""
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes written so far and the bytes in all."""
 
 
 def shard(
@@ -82,36 +74,16 @@ def shard(
     sharding = plan(load(source), mesh, terms, ranks)
     if representation == "annotated":  # annotations have no word for a ReduceScatter
         sharding = replace(sharding, choice=without_regions(sharding.choice))
-    place.absolute().parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.absolute().parent))
-    try:
+    with placed(place) as beside:
         if representation == "annotated":
-            parts = _write_annotated(sharding, beside / WHOLE, progress or _silent)
+            parts = _write_annotated(sharding, beside / WHOLE, progress or silent)
             names = [WHOLE] * sharding.mesh.size
         else:
-            names = _write_files(sharding, beside, representation, progress or _silent)
+            names = _write_files(sharding, beside, representation, progress or silent)
             parts = sharding.parts
         manifest = _manifest(source, sharding, representation, names, parts)
         manifest.write(beside)
-        # mkdtemp makes a directory for its owner alone; a sharded model is as open as any file.
-        beside.chmod(0o777 & ~_umask())
-        if place.is_dir():
-            shutil.rmtree(place)
-        beside.replace(place)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
     return manifest
-
-
-def _silent(done: int, total: int) -> None:
-    """Show no progress."""
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _check_place(place: Path) -> None:
@@ -131,7 +103,7 @@ def _write_files(
         return [WHOLE] * size
     names = [f"rank{rank}.onnx" for rank in range(size)]
     places = {directory / name: part for name, part in zip(names, sharding.parts, strict=True)}
-    write_parts(sharding, places, progress)
+    _write(sharding, places, progress)
     return names
 
 
@@ -162,64 +134,17 @@ def whole_part(graph: Graph) -> Part:
 
 def write_part(sharding: Sharding, part: Part, path: Path, progress: Progress) -> None:
     """Write one rank's graph, and its weights beside it, one at a time."""
-    write_parts(sharding, {path: part}, progress)
+    _write(sharding, {path: part}, progress)
 
 
-def write_parts(sharding: Sharding, places: Mapping[Path, Part], progress: Progress) -> None:
-    """Write the graphs of ranks, and their weights beside them, one at a time.
-
-    All ranks' parts of a weight are written before the next one, so that a model larger than
-    memory is read from the disk once.
-    """
-    done, total = 0, sum(part.weight_bytes for part in places.values())
-    with ExitStack() as stack:
-        initializers = dict[Path, list[TensorProto]]()
-        files = dict[Path, WeightFile]()
-        for path in places:
-            initializers[path] = []
-            files[path] = stack.enter_context(WeightFile(path.with_suffix(".data")))
-        for path, name, array in _arrays(places):
-            initializers[path].append(files[path].append(name, array))
-            done += array.nbytes
-            progress(done, total)
-    for path, part in places.items():
-        path.write_bytes(_model(sharding, part, initializers[path]).SerializeToString())
-
-
-def _arrays(places: Mapping[Path, Part]) -> Iterator[tuple[Path, str, Array]]:
-    """Yield what each rank holds, by the weight that it is of."""
-    holders: dict[str, list[tuple[Path, str, Held]]] = {}
-    for path, part in places.items():
-        for name, held in part.held.items():
-            holders.setdefault(held.weight.name, []).append((path, name, held))
-    for several in holders.values():
-        for path, name, held in several:
-            yield path, name, held.weight.read(held.kept)
-    for path, part in places.items():
-        for name, weight in part.constants.items():
-            yield path, name, weight.read()
-
-
-def _model(sharding: Sharding, part: Part, initializers: list[TensorProto]) -> ModelProto:
-    graph = sharding.graph
-    opsets = graph.opsets | ({DOMAIN: VERSION} if part.collectives else {})
-    body = helper.make_graph(
-        part.nodes, graph.name or "model", graph.inputs, graph.outputs, initializers
-    )
-    body.value_info.extend(part.value_info.values())
-    model = helper.make_model(
-        body,
-        ir_version=min(graph.ir_version, MAX_IR),
-        opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
-        producer_name="rankwise",
-    )
-    own = {"rankwise.mesh": str(sharding.mesh), "rankwise.rank": str(part.rank)}
-    own |= asked.to_metadata(sharding.terms) | FED_WHOLE
-    own |= batch_metadata(sharding.batch.batch.inputs if sharding.batch.batch else {})
+def _write(sharding: Sharding, places: Mapping[Path, Part], progress: Progress) -> None:
+    """Write the graphs of ranks, with what is known of the sharding."""
+    batch = sharding.batch.batch
+    own = {"rankwise.mesh": str(sharding.mesh)} | asked.to_metadata(sharding.terms)
+    own |= batch_metadata(batch.inputs if batch else {})
     if sharding.notes:
         own["rankwise.notes"] = "\n".join(sharding.notes)
-    helper.set_model_props(model, graph.metadata | own | to_metadata(part.states))
-    return sealed(model)
+    write_parts(sharding.graph, places, own, progress)
 
 
 def _manifest(
@@ -277,5 +202,5 @@ def shard_rank(
     terms = asked.from_metadata(graph.metadata) if terms in (None, Terms()) else terms
     sharding = plan(graph, mesh, terms, ranks)
     path = Path(directory) / f"rank{rank}.onnx"
-    write_part(sharding, sharding.part(rank), path, _silent)
+    write_part(sharding, sharding.part(rank), path, silent)
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from ...placing.placement import bounds
+from ...weights import bounds
 from ..rewrite import Call, Local, full
 from ..site import Array, Site, Tensor, fixed, int64
 from .slicing import cut_out
