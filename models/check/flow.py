@@ -71,7 +71,7 @@ def repeat(program: Program, step: Repeat, scope: Scope) -> Events:
         carried = _either(program, initial, carried, assumed)
     scope.update(zip(step.outputs, carried, strict=False))
     dims = [0] * (len(step.outputs) - step.carried)
-    _stack(program, step, scope, rows, dims, is_assumed=bool(assumed))
+    _stack(program, step, scope, rows, dims, assumed)
 
 
 def scan(program: Program, step: Scan, scope: Scope) -> Events:
@@ -94,7 +94,7 @@ def scan(program: Program, step: Scan, scope: Scope) -> Events:
     if length is None:
         states = _either(program, initial, states, [inputs[0]])
     scope.update(zip(step.outputs, states, strict=False))
-    _stack(program, step, scope, rows, step.output_dims, is_assumed=length is None)
+    _stack(program, step, scope, rows, step.output_dims, [] if length is not None else inputs[:1])
 
 
 def parallel_for(program: Program, step: ParallelFor, scope: Scope) -> Events:
@@ -199,21 +199,26 @@ def _stack(
     scope: Scope,
     rows: Sequence[Sequence[Value]],
     dims: Sequence[int],
-    *,
-    is_assumed: bool,
+    assumed: Sequence[Value],
 ) -> None:
-    """Note what is known of the latest outputs: results of all iterations, stacked along dims."""
+    """Note what is known of the latest outputs: results of all iterations, stacked along dims.
+
+    `assumed` is what their count depends on; nothing where it is known.
+    """
+    decided = tuple(value.number for value in assumed)
     for k, name in enumerate(step.outputs[len(step.outputs) - len(dims) :]):
         tensors = [row[k].tensor for row in rows]
         joined = tensors[0] if tensors else UNKNOWN
         for tensor in tensors[1:]:
             joined = joined.joined(tensor)
         if joined.shape is not None:
-            shape, count = joined.shape, None if is_assumed else len(tensors)
+            shape, count = joined.shape, None if assumed else len(tensors)
             at = _counted(program, step, "scan_output_axes", dims[k], len(shape) + 1)
             whole = None if at is None else (*shape[:at], count, *shape[at:])
             joined = joined._replace(shape=whole)
-        scope[name] = program.shared.value(joined._replace(content=None))
+        numbers = [row[k].number for row in rows]
+        number = program.shared.numbers.of("stacked", dims[k], decided, *numbers)
+        scope[name] = Value(joined._replace(content=None), number)
 
 
 def _dealt(total: int, place: int, size: int) -> range:
