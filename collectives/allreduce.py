@@ -10,13 +10,11 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import whole
 from .attach import address
 from .blocks import Offsets, even
 from .control import Topic, topic
@@ -54,7 +52,9 @@ def described(name: str, op: str, dtype: np.dtype[Any], shape: tuple[int, ...]) 
     return topic(f"{CALL} {op} by {name} of {dtype} {shape}")
 
 
-async def one_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduction) -> None:
+async def one_shot(
+    shared: Shared, what: Topic, x: Array, out: Array, how: Reduction, call: str = CALL
+) -> None:
     """Everyone copies all in, and combines what all have, in the order of ranks.
 
     x and out are flat and alike, and may be one array. A function of the caller's must get them in
@@ -64,8 +64,8 @@ async def one_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduc
     length = chunk(x.size, x.itemsize)
     for mine, into in zip(cut(x, length), cut(out, length), strict=True):
         word, operands = laid_open(shared, what, mine)
-        await shared.announced(word, CALL)
-        if not how.commutative:  # the caller's function may write into what others still read
+        await shared.announced(word, call)
+        if not how.elementwise:  # the caller's function may write into what others still read
             operands = [operand.copy() for operand in operands]
         shared.quiet.run(how.many, operands, into)
 
@@ -75,12 +75,6 @@ def laid_open(shared: Shared, what: Topic, mine: Array) -> tuple[int, list[Array
     operands = shared.viewed(mine.dtype, mine.size, shared.room(mine.nbytes))
     operands[shared.rank][...] = mine
     return shared.announce(what), operands
-
-
-def on_whole(how: Reduction, shape: tuple[int, ...], nbytes: int) -> Reduction:
-    """A function of the caller's on arrays of this shape, for flat ones, of one chunk."""
-    function = whole(how.function, lambda flat: flat.reshape(shape))
-    return replace(how, function=function, tile=nbytes)
 
 
 async def two_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduction) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .reduction import Reduction
 from .shared import CHUNK
-from .table import lookup
+from .table import Entry, lookup
 from .tuned import Tuned
 
 # allreduce through shared memory: from where it pays that every rank combines a slice only.
@@ -22,7 +22,8 @@ TWO_SHOT_FROM = 256 << 10
 # From where it pays to read what lies in the memory of others, a system call for each piece.
 SINGLE_COPY_FROM_AT_2_RANKS = 256 << 10
 SINGLE_COPY_FROM = 2 << 20
-# For a function of whole arrays, which one_shot calls p - 1 times on every rank.
+# A function of whole arrays is called p - 1 times by every rank that gets a result.
+WHOLE = {"allreduce": "one_shot", "reduce": "direct", "reduce_scatter": "one_shot"}
 WHOLE_UP_TO = 512 << 10
 # What is only moved: MPI copies a long message once, where it may read the sender's memory.
 DIRECT_BELOW = 8 << 20
@@ -31,7 +32,8 @@ RING_FROM_AT_2_RANKS = 16 << 10
 RING_FROM = 512 << 10
 TREE_FROM = 64 << 10
 # allreduce between 2 nodes of 2 ranks each, with links of 1 Gbit/s: hierarchical was the faster
-# one up to 64 KiB, rabenseifner at 16 MiB. Where they meet in between is not measured.
+# one up to 64 KiB, rabenseifner at 16 MiB. Where they meet in between is not measured. Where ranks
+# are no power of two rabenseifner sends twice as much, and hierarchical took half its time.
 RABENSEIFNER_FROM_BETWEEN_NODES = 4 << 20
 # An allgather of less is a matter of rounds: p - 1 around a ring, 2 ceil(lg p) in a tree. Counted;
 # up to 4 ranks the ring was the faster one for all sizes.
@@ -54,11 +56,16 @@ class Setting(NamedTuple):
         return self.shares_memory and dtype.itemsize * self.size <= CHUNK
 
     def obstacle(
-        self, name: str, nbytes: int, dtype: np.dtype[Any], op: Reduction | None
+        self,
+        collective: str,
+        name: str,
+        nbytes: int,
+        dtype: np.dtype[Any],
+        op: Reduction | None,
     ) -> str | None:
         """Why a call cannot go through shared memory by this algorithm; None if it can.
 
-        All take pieces of arrays, but that one_shot has the whole where it is one chunk.
+        Longer arrays than a chunk go in pieces.
         """
         if not self.shares_memory:
             return "the ranks share no memory"
@@ -66,11 +73,11 @@ class Setting(NamedTuple):
             return f"one element of {dtype} has {dtype.itemsize} B"
         if name == "single_copy" and not self.reads:
             return "the ranks may not read each other's own memory"
-        if op is not None and not op.commutative:
-            if name != "one_shot":
-                return f"{op.name} takes whole arrays, in the order of ranks"
+        if op is not None and not op.elementwise:
+            if not lookup(collective, name).whole:
+                return f"{op.name} takes whole arrays, and {name} has parts of them"
             if not 0 < nbytes <= CHUNK:
-                return f"{op.name} takes whole arrays, and one_shot has {CHUNK} B at a time"
+                return f"{op.name} takes whole arrays, and {name} has {CHUNK} B at a time"
         return None
 
 
@@ -93,12 +100,13 @@ def automatic(
 ) -> Choice:
     """The algorithm for a call; the same on all ranks if all ask with the same."""
     is_free = op is None or op.commutative
+    is_elementwise = op is None or op.elementwise
     if setting.table is not None:
         placement = "node" if setting.has_one_node else "nodes"
         name = setting.table.find(collective, nbytes, setting.size, dtype, placement)
         if name is not None and fits(setting, collective, name, nbytes, dtype, op):
             return Choice(name, f"measured here, for {setting.size} ranks from about this size on")
-    if collective == "allreduce" and setting.lends(dtype) and is_free:
+    if collective == "allreduce" and setting.lends(dtype) and is_elementwise:
         from_bytes = SINGLE_COPY_FROM if setting.size > 2 else SINGLE_COPY_FROM_AT_2_RANKS
         if setting.reads and nbytes >= from_bytes:
             text = f"the ranks may read each other's memory, and it is {from_bytes} B or more"
@@ -107,15 +115,16 @@ def automatic(
         if nbytes >= from_bytes:
             return Choice("two_shot", f"all ranks share memory, and it is {from_bytes} B or more")
         return Choice("one_shot", f"all ranks share memory, and it is below {from_bytes} B")
-    is_short = collective == "allreduce" and nbytes <= WHOLE_UP_TO
-    if is_short and setting.obstacle("one_shot", nbytes, dtype, op) is None:
-        return Choice("one_shot", f"all ranks share memory, and it is at most {WHOLE_UP_TO} B")
-    if setting.lends(dtype) and is_free:
+    if not is_elementwise and nbytes <= WHOLE_UP_TO:
+        name = WHOLE[collective]
+        if setting.obstacle(collective, name, nbytes, dtype, op) is None:
+            return Choice(name, f"all ranks share memory, and it is at most {WHOLE_UP_TO} B")
+    if setting.lends(dtype) and is_elementwise:
         found = by_loads(collective, nbytes)
         if found is not None:
             return found
     if not setting.has_one_node and is_free:
-        found = between_nodes(collective, nbytes)
+        found = between_nodes(collective, nbytes, setting.size)
         if found is not None:
             return found
     return by_messages(collective, nbytes, setting.size, is_free)
@@ -135,8 +144,13 @@ def fits(
         return is_free
     entry = lookup(collective, name)
     if entry.shared:
-        return setting.obstacle(name, nbytes, dtype, op) is None
-    return is_free or (entry.ordered and entry.whole)
+        return setting.obstacle(collective, name, nbytes, dtype, op) is None
+    return op is None or keeps(entry, op)
+
+
+def keeps(entry: Entry, op: Reduction) -> bool:
+    """Whether an algorithm keeps what an operation needs: the order of ranks, and whole arrays."""
+    return (entry.ordered or op.commutative) and (entry.whole or op.elementwise)
 
 
 def by_loads(collective: str, nbytes: int) -> Choice | None:
@@ -148,12 +162,14 @@ def by_loads(collective: str, nbytes: int) -> Choice | None:
     return None
 
 
-def between_nodes(collective: str, nbytes: int) -> Choice | None:
+def between_nodes(collective: str, nbytes: int, size: int) -> Choice | None:
     """What sends least from node to node."""
     if collective == "broadcast":
         return Choice("hierarchical", "ranks are on several nodes")
     if collective != "allreduce":
         return None
+    if size & (size - 1):
+        return Choice("hierarchical", "ranks are on several nodes, and are no power of two")
     if nbytes >= RABENSEIFNER_FROM_BETWEEN_NODES:
         return Choice("rabenseifner", "ranks are on several nodes, and it is 4 MiB or more")
     return Choice("hierarchical", "ranks are on several nodes, and it is below 4 MiB")

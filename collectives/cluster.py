@@ -48,8 +48,16 @@ class Cluster:
         **options: Any,
     ) -> float:
         """The predicted time of one call."""
-        constants = {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma}
-        return self.overhead + seconds(algorithm, size, nbytes, root=root, **constants, **options)
+        return self.overhead + seconds(
+            algorithm,
+            size,
+            nbytes,
+            alpha=self.alpha,
+            beta=self.beta,
+            gamma=self.gamma,
+            root=root,
+            **options,
+        )
 
     def lower_bound(self, collective: str, size: int, nbytes: float) -> float:
         """The time that no algorithm over messages comes below."""

@@ -46,13 +46,15 @@ class Communicator(Reducer):
     length along dim of every rank) saves asking for them.
 
     Every collective has an i-form, which returns a Work at once (work.py). Of a call by "mpi" all
-    ranks take the same form: MPI never matches one that blocks with one that is begun.
+    ranks take the same form: MPI never matches one that blocks with one that is begun. That goes
+    for "auto" too where a table of `rankwise bench --tune` names "mpi".
 
     Errors: ValueError and TypeError for what is wrong on this rank, before anything is sent;
     MismatchError, on every rank, where what they bring does not fit: always found where ranks tell
     each other anyway, and wherever calls differ in a communicator that is `checked`. After any
     other error in the midst of a call the communicator refuses further ones: ranks may have
-    stopped at different places.
+    stopped at different places. A rank that ends, or leaves its `with` by an error, tells those
+    that wait for it in shared memory; who waits for its messages waits until the timeout.
     """
 
     def split(self, color: int | None, key: int = 0) -> Communicator | None:

@@ -3,16 +3,23 @@
 alpha: seconds for a message to start; beta: seconds for a byte to move; gamma: seconds for a byte
 to be reduced. A round takes as long as its slowest rank; sending and receiving overlap. To load
 from a peer costs what it costs to receive, and to lend, once for however many load it, what it
-costs to send.
+costs to send. Inside a node a message may cost less, and goes beside those that leave it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
 from .schedule import Algorithm, Copy, Load, Recv, Round, Send, schedule
 from .specs import SPECS
+
+
+class Link(NamedTuple):
+    """What messages between some ranks cost: seconds to start one, and for a byte to move."""
+
+    alpha: float
+    beta: float
 
 
 class Traffic(NamedTuple):
@@ -67,36 +74,56 @@ def seconds(
     alpha: float,
     beta: float,
     gamma: float = 0.0,
+    inside: Link | None = None,
     root: int | None = None,
     **options: Any,
 ) -> float:
-    """The predicted time for a vector of so many bytes in `size` equal blocks."""
-    block = nbytes / size / options.get("segments", 1)
+    """The predicted time for a vector of so many bytes in `size` equal blocks.
+
+    `inside` is what messages cost between ranks of one node, of those that the option `nodes` has.
+    """
+    block: float = nbytes / size / options.get("segments", 1)
+    ranks = range(size)
+    links = [(Link(alpha, beta), [set(ranks)] * size)]
+    if inside is not None:
+        nodes = options["nodes"]
+        near = [{peer for peer in ranks if nodes[peer] == nodes[rank]} for rank in ranks]
+        links = [(links[0][0], [set(ranks) - one for one in near]), (inside, near)]
     return sum(
-        max(slowness(together, rank, block, alpha, beta, gamma) for rank in range(size))
+        max(
+            max(busy(together, rank, there[rank], block, link) for link, there in links)
+            + gamma * block * reduced(together[rank])
+            for rank in ranks
+        )
         for together in zip(*schedule(algorithm, size, root, **options), strict=True)
     )
 
 
-def slowness(
-    together: Sequence[Round], rank: int, block: float, alpha: float, beta: float, gamma: float
+def busy(
+    together: Sequence[Round], rank: int, peers: Container[int], block: float, link: Link
 ) -> float:
-    """The time of one rank in one round of all."""
-    steps = together[rank]
-    sent = moved(steps, rank, Send) + len(lent(together, rank))
-    came = moved(steps, rank, Recv) + moved(steps, rank, Load)
-    reduced = sum(
-        len(step.blocks) for step in steps if isinstance(step, Recv | Load) and step.reduce
+    """The time that the link to these peers takes of a rank in one round of all."""
+    steps = tuple(
+        step
+        for step in together[rank]
+        if not isinstance(step, Copy) and step.peer != rank and step.peer in peers
     )
-    talks = any(not isinstance(step, Copy) and step.peer != rank for step in steps)
-    return alpha * talks + beta * block * max(sent, came) + gamma * block * reduced
+    sent = moved(steps, rank, Send) + len(lent(together, rank, peers))
+    came = moved(steps, rank, Recv) + moved(steps, rank, Load)
+    return link.alpha * bool(steps) + link.beta * block * max(sent, came)
 
 
-def lent(together: Sequence[Round], rank: int) -> set[int]:
-    """The blocks of a rank that others load in a round."""
+def reduced(steps: Round) -> int:
+    """The blocks that a rank reduces in a round."""
+    return sum(len(step.blocks) for step in steps if isinstance(step, Recv | Load) and step.reduce)
+
+
+def lent(together: Sequence[Round], rank: int, readers: Container[int]) -> set[int]:
+    """The blocks of a rank that these others load in a round."""
     return {
         block
         for reader, steps in enumerate(together)
+        if reader in readers
         for step in steps
         if isinstance(step, Load) and step.peer == rank != reader
         for block in step.blocks

@@ -65,6 +65,8 @@ class Endpoint:
         # After an error the others may never come to free with us, and the wait would hide it.
         if error is None:
             self.free()
+        else:
+            self._refuse(error)
 
     def abort(self, code: int) -> None:
         """End all ranks of the program with this exit code, at once."""

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .allreduce import Plan
+from .algorithms.shared import one_shot_allreduce
+from .allreduce import Plan, one_shot
 from .arena import arena
 from .blocks import Offsets, Part, even, offsets
-from .choice import Choice, Setting
+from .choice import Choice, Setting, by_messages
 from .control import topic
 from .endpoint import Endpoint
 from .errors import MismatchError
@@ -21,9 +22,9 @@ from .loads import TILE, described, exchange, load
 from .nodes import Nodes
 from .reduction import Op, Reduction, reduction
 from .selection import Way, chosen, way
-from .shared import Shared
+from .shared import CHUNK, Shared, named
 from .sharing import reads, share
-from .table import TABLE, Option, segments
+from .table import TABLE, segments
 from .transport import Transport
 from .tuned import Tuned, user_file
 from .waiting import Call, Patience
@@ -97,7 +98,7 @@ class Engine(Endpoint):
     def _refuse(self, error: BaseException) -> None:
         super()._refuse(error)
         if self._shared is not None:
-            self._shared.leave(error)
+            self._shared.leave(named(error))
         if self._nodes is not None:
             self._nodes.refuse(error)
 
@@ -171,7 +172,10 @@ class Engine(Endpoint):
         """As many numbers from every rank, by rank."""
         rows = np.empty((self.size, len(mine)), np.int64)
         rows[self.rank] = mine
-        await self._move("allgather", rows.reshape(-1), offsets((len(mine),) * self.size))
+        flat, where = Part(rows.reshape(-1)), offsets((len(mine),) * self.size)
+        # Never by MPI's own call, which a table may name: ranks may call in both forms.
+        name = by_messages("allgather", rows.nbytes, self.size, True).algorithm
+        await self._carry("allgather", flat, flat, where, algorithm=name)
         return rows.tolist()
 
     async def _move(
@@ -257,12 +261,19 @@ class Engine(Endpoint):
         assert how.entry is not None and shared is not None  # the choice has looked
         call, source, out, where, root = task
         dtype = source.flat.dtype
-        most = max(1, TILE // dtype.itemsize)
+        op = how.op
+        if op is not None and how.entry.algorithm is one_shot_allreduce:
+            what = described(call, op.name, "one_shot", dtype, where, root)
+            result = np.empty_like(source.flat)
+            await one_shot(shared, what, source.flat, result, op, call)
+            Part(result).copy_into(out)
+            return
+        most = max(1, (TILE if op is None or op.elementwise else CHUNK) // dtype.itemsize)
         plan = exchange(how.entry.algorithm, self.rank, root, where, most)
-        what = described(call, how.op and how.op.name, dtype, where, root)
+        what = described(call, op and op.name, "direct", dtype, where, root)
         source = source.beside(out)
-        await load(shared, call, what, plan, source, out, how.op)
-        if how.op is None:
+        await load(shared, call, what, plan, source, out, op)
+        if op is None:
             source.copy_into(out)
 
     async def _in_phases(self, task: Task, op: Reduction | None) -> None:
@@ -287,13 +298,21 @@ class Engine(Endpoint):
     ) -> None:
         """Do it by messages: in place, on a flat buffer of blocks."""
         transport = self._alive()
+        is_begun = bool(self._line.works)
+        if how.native is not None and self.checked:
+            form = "begun" if is_begun else "that blocks"
+            await self._agree(how.native.collective, "by MPI's call", form)
         try:
             if how.native is not None:
                 # MPI's call that blocks would hold up all that was begun.
-                await how.native.run(buffer, where, root or 0, blocks=not self._line.works)
+                await how.native.run(buffer, where, root or 0, blocks=not is_begun)
             elif how.entry is not None:
                 algorithm, takes = how.entry.algorithm, how.entry.takes
-                options = {name: self._option(name, buffer.nbytes) for name in takes}
+                options: dict[str, Any] = {}
+                if "nodes" in takes:
+                    options["nodes"] = (0,) * self.size  # there is one, where tiles save nothing
+                elif "segments" in takes:
+                    options["segments"] = segments(buffer.nbytes, self.size)
                 program = compiled(
                     algorithm, self.rank, self.size, root, where, signals, **options
                 )
@@ -313,7 +332,3 @@ class Engine(Endpoint):
         await self._run(how, wide.reshape(-1), offsets((length,) * len(blocks)))
         for b in blocks[self.size :]:
             buffer[own[b] : own[b + 1]] = wide[b, : own[b + 1] - own[b]]
-
-    def _option(self, name: Option, nbytes: int) -> int | tuple[int, ...]:
-        """What an algorithm takes beside rank, size and root; there is one node."""
-        return segments(nbytes, self.size) if name == "segments" else (0,) * self.size

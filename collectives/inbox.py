@@ -87,12 +87,21 @@ class Landing:
 
 
 class Inbox:
-    """The receives of this process whose messages have not come, in order."""
+    """The receives of this process whose messages have not come, in order.
+
+    Garbage is collected anywhere, in here too, and a receive that nobody waits for any more then
+    withdraws its landing: so the thread that holds the lock may take it again, and what was about
+    to be looked at may be gone.
+    """
 
     def __init__(self) -> None:
-        self.landings: list[Landing] = []
-        self.lock = threading.Lock()
+        self.landings: dict[Landing, None] = {}
+        self.lock = threading.RLock()
         self.status = MPI.Status()
+
+    def expect(self, landing: Landing) -> None:
+        """Wait for a message, after those that are waited for already."""
+        self.landings[landing] = None
 
     def look(self) -> None:
         """Match what has come, unless another thread does."""
@@ -100,11 +109,11 @@ class Inbox:
             return
         try:
             silent = set()
-            for landing in tuple(self.landings):
-                if landing.sender in silent:
-                    continue  # its turn is after an earlier one
+            for landing in list(self.landings):
+                if landing not in self.landings or landing.sender in silent:
+                    continue  # it is gone, or its turn is after an earlier one
                 if landing.match(self.status):
-                    self.landings.remove(landing)
+                    self.withdraw(landing)
                 else:
                     silent.add(landing.sender)
         finally:
@@ -113,14 +122,13 @@ class Inbox:
     def withdraw(self, landing: Landing) -> None:
         """Wait for this message no longer."""
         with self.lock:
-            if landing in self.landings:
-                self.landings.remove(landing)
+            self.landings.pop(landing, None)
 
     def close(self, comm: MPI.Intracomm) -> None:
         """Wait for no message of a communicator that is freed now."""
         with self.lock:
-            for landing in [one for one in self.landings if one.comm is comm]:
-                self.landings.remove(landing)
+            for landing in [one for one in list(self.landings) if one.comm is comm]:
+                self.withdraw(landing)
                 landing.error = CollectiveError(
                     f"the communicator was freed before a message of rank {landing.peer} had come"
                 )

@@ -164,6 +164,7 @@ def taken(
 def described(
     call: str,
     op: str | None,
+    name: str,
     dtype: np.dtype[Any],
     where: tuple[Offsets, ...],
     root: int | None,
@@ -171,7 +172,7 @@ def described(
     """The topic of one call: the same on all ranks that may make it together."""
     of_each = [" ".join(str(b - a) for a, b in itertools.pairwise(one)) for one in where]
     lengths = of_each[0] if len(set(of_each)) == 1 else "; ".join(of_each)
-    parts = [call, op, "by direct", f"of {dtype} in blocks of {lengths}"]
+    parts = [call, op, f"by {name}", f"of {dtype} in blocks of {lengths}"]
     if not any(one[-1] for one in where):
         parts.pop()
     if root is not None:
@@ -249,6 +250,8 @@ class Loan:
                 into[...] = operands[0]
             else:
                 assert self.how is not None
+                if not self.how.elementwise:  # the caller's function may write into them
+                    operands = [operand.copy() for operand in operands]
                 self.shared.quiet.run(self.how.many, operands, into)
 
     def operand(self, rank: int, piece: Piece, views: Sequence[Array]) -> Array:

@@ -59,7 +59,7 @@ class MpiTransport:
 
     async def receive(self, data: Bytes, peer: int, tag: int) -> int:
         landing = Landing(self.comm, peer, tag, data)
-        INBOX.landings.append(landing)
+        INBOX.expect(landing)
         try:
             await until(self.wait(landing.has_come, (peer,)))
         except BaseException:

@@ -15,7 +15,6 @@ from .allreduce import (
     described,
     is_short,
     laid_open,
-    on_whole,
     one_shot,
     single_copy,
     two_shot,
@@ -29,7 +28,7 @@ from .engine import Engine, Task
 from .errors import MismatchError
 from .native import find
 from .reduction import Op, reduction
-from .selection import way
+from .selection import on_whole, way
 from .transport import Transport
 from .waiting import finish
 
@@ -154,8 +153,8 @@ class Reducer(Engine):
         if not x.flags.c_contiguous or (result is out is not x and np.may_share_memory(out, x)):
             result[...] = x
             x = result
-        if not how.commutative:
-            how = on_whole(how, x.shape, x.nbytes)
+        if not how.elementwise:
+            how = on_whole(how, lambda flat: flat.reshape(x.shape), x.nbytes)
         run = SHARED[name]
         await self._guarded(run(shared, what, x.reshape(-1), result.reshape(-1), how))
         if how.finish is not None:
@@ -185,7 +184,7 @@ class Reducer(Engine):
         """allreduce into memory that ranks share; None where they do not, or it is full."""
         shared = self._shared
         how, _, for_memory, *_ = self._planned(x, op, algorithm)
-        if shared is None or for_memory is None or not x.nbytes or not how.commutative:
+        if shared is None or for_memory is None or not x.nbytes or not how.elementwise:
             return None
         what = described("view", how.name, x.dtype, x.shape)
         flat = np.ascontiguousarray(x).reshape(-1)

@@ -24,13 +24,15 @@ TILE = 128 << 10  # bytes that a ufunc combines at a time, that they stay in cac
 class Reduction:
     """A binary operation on arrays.
 
-    `commutative` ones work element by element, on any piece of an array. Any other is called with
-    whole arrays of the shape that the caller gave, the one of the lower ranks on the left.
+    The operand of the lower ranks is the left one, unless it is `commutative`. An `elementwise`
+    one takes any piece of an array, and all that are commutative are such. Any other gets whole
+    arrays of the shape that the caller gave.
     """
 
     name: str
     function: Callable[..., Any]
     commutative: bool = True
+    elementwise: bool = True
     finish: Finish | None = None
     tile: int = TILE
     """bytes that are best combined at a time"""
@@ -135,7 +137,7 @@ def checked(op: Op, dtype: np.dtype[Any]) -> Reduction:
     kernel = find(found.function, dtype)
     if kernel is not None:
         return replace(found, function=kernel.function, tile=kernel.tile, rounds=kernel.rounds)
-    if found.commutative:
+    if found.elementwise:
         nothing = np.empty(0, dtype)
         try:
             found.function(nothing, nothing, out=nothing)
@@ -155,7 +157,10 @@ def resolved(op: Op) -> Reduction:
     if not callable(op):
         raise TypeError(f"expected a name or a function of two arrays as op, got {op!r}")
     name = getattr(op, "__name__", repr(op))
-    return Reduction(name, op, commutative=isinstance(op, np.ufunc) and op in COMMUTATIVE)
+    if not isinstance(op, np.ufunc):
+        return Reduction(name, op, commutative=False, elementwise=False)
+    # One with a signature, such as matmul, combines whole dims.
+    return Reduction(name, op, op in COMMUTATIVE, elementwise=op.signature is None)
 
 
 def find(function: Callable[..., Any], dtype: np.dtype[Any]) -> Kernel | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from . import native
 from .arrays import whole
-from .choice import Choice, Setting, automatic
+from .choice import Choice, Setting, automatic, keeps
 from .execute import Combine
 from .reduction import Reduction
 from .table import TABLE, Entry, lookup
@@ -48,7 +49,7 @@ def chosen(
                 f" and {op.name}" if op else ""
             )
     elif lookup(collective, name).shared:
-        obstacle = setting.obstacle(name, nbytes, dtype, op) or ""
+        obstacle = setting.obstacle(collective, name, nbytes, dtype, op) or ""
     if not obstacle:
         return Choice(name, "asked for")
     instead = automatic(setting._replace(table=None), collective, nbytes, dtype, op)
@@ -78,16 +79,18 @@ def way(
     entry = lookup(collective, name)
     if op is None:
         return Way(entry)
-    if op.commutative:
-        return Way(entry, combine=op.function, op=op)
-    if not (entry.ordered and entry.whole):
-        entries = TABLE[collective].items()
-        # What shares memory takes pieces, whatever its schedule does.
-        whole_ones = [other for other, e in entries if e.ordered and e.whole and not e.shared]
-        known = ", ".join(whole_ones)
+    if not (op.commutative or keeps(entry, op)):
+        known = ", ".join(other for other, e in TABLE[collective].items() if keeps(e, op))
+        kept = "the order of ranks" + ("" if op.elementwise else " and whole arrays")
         raise ValueError(
-            f"expected an algorithm that keeps the order of ranks and whole arrays ({known}) for "
-            f"op {op.name!r}, got {name!r}"
+            f"expected an algorithm that keeps {kept} ({known}) for op {op.name!r}, got {name!r}"
         )
-    assert view is not None  # comes with op
-    return Way(entry, combine=whole(op.function, view), op=op)
+    if not op.elementwise:
+        assert view is not None  # comes with op
+        op = on_whole(op, view, nbytes)
+    return Way(entry, combine=op.function, op=op)
+
+
+def on_whole(op: Reduction, view: View, nbytes: int) -> Reduction:
+    """A function of whole arrays, for flat ones of so many bytes."""
+    return replace(op, function=whole(op.function, view), tile=nbytes)

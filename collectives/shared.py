@@ -19,8 +19,12 @@ For long arrays see pace.py.
 
 from __future__ import annotations
 
+import atexit
 import contextvars
 import functools
+import os
+import sys
+import weakref
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -71,6 +75,7 @@ class Member(NamedTuple):
 
 
 CLOSED: list[Shared] = []  # of this process, until all ranks have closed theirs
+OPEN: weakref.WeakSet[Shared] = weakref.WeakSet()
 
 
 def sweep() -> None:
@@ -86,6 +91,24 @@ def strides(nbytes: int, ring: int | None) -> tuple[int, int]:
     """From one chunk of so many bytes to the next, and where they begin anew."""
     step = STEP if nbytes <= STEP else 1 << (nbytes - 1).bit_length()
     return step, min(ring or max(TURNS * step, min(SHORT_TURNS * step, SHORT)), RING)
+
+
+@atexit.register
+def end() -> None:
+    """Tell ranks that wait for this process, or will, that it ends, and by which error.
+
+    MPI lets no process end before the others do, so they would not find it dead.
+    """
+    error = getattr(sys, "last_value", None)  # what nobody caught
+    text = "its program ended" if error is None else named(error)
+    for shared in list(OPEN):
+        if shared.pids[shared.rank] == os.getpid():  # a fork has no part in it
+            shared.leave(text)
+
+
+def named(error: BaseException) -> str:
+    """An error in words."""
+    return f"{type(error).__name__}: {error}"
 
 
 class Shared:
@@ -129,9 +152,11 @@ class Shared:
         self.has_told = [False, False]  # places there
         self.results = Results(self.rank, own, self.words, members[0].bytes)
         self.kept: list[object] = []  # what others may still write to after a failure
+        OPEN.add(self)
 
     def close(self) -> None:
         """Give the memory back as soon as no rank looks at it any more."""
+        OPEN.discard(self)
         self.results.close()
         self.words[self.rank][FREED] = 1
         CLOSED.append(self)
@@ -308,9 +333,12 @@ class Shared:
         text: bytes = self.texts_of[rank][slot * TEXT : (slot + 1) * TEXT].tobytes()
         return text.rstrip(b"\0").decode()
 
-    def leave(self, error: BaseException) -> None:
-        """Tell whoever waits for this rank that it will not come."""
-        text = topic(f"{type(error).__name__}: {error}").text
+    def leave(self, reason: str) -> None:
+        """Tell whoever waits for this rank that it will not come. A second reason is not heard."""
+        if self not in OPEN:
+            return
+        OPEN.discard(self)
+        text = topic(reason).text
         words, now = self.words[self.rank], self.turn & 0x7FFFFFFF
         for slot in range(2):
             self.write(slot, text)

@@ -92,7 +92,9 @@ TABLE: dict[str, dict[str, Entry]] = {
         "knomial": Entry(knomial_allreduce),
         "recursive_doubling": Entry(recursive_doubling_allreduce),
         "rabenseifner": Entry(rabenseifner_allreduce, whole=False),
-        "hierarchical": Entry(hierarchical_allreduce, ordered=False, whole=False, takes=NODES),
+        "hierarchical": Entry(
+            hierarchical_allreduce, ordered=False, whole=False, takes=(*NODES, *SEGMENTS)
+        ),
         "naive": Entry(naive_allreduce),
         "driver": Entry(driver_allreduce),
         "one_shot": Entry(one_shot_allreduce, shared=True),
@@ -107,6 +109,7 @@ TABLE: dict[str, dict[str, Entry]] = {
         "tree": Entry(tree_reduce_scatter),
         "recursive_halving": Entry(recursive_halving_reduce_scatter, ordered=False, whole=False),
         "direct": Entry(direct_reduce_scatter, whole=False, shared=True),
+        "one_shot": Entry(one_shot_allreduce, shared=True),
     },
     "allgather": {
         "ring": Entry(ring_allgather),

@@ -10,15 +10,16 @@ messages progress in test() and wait() only.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from .transport import Transport
-from .waiting import LONGEST_SLEEP_S, YIELD_S, Call, Silence, Wait
+from .waiting import LONGEST_SLEEP_S, YIELD_S, Call, Silence, Wait, until
 
 T = TypeVar("T")
 
@@ -165,6 +166,34 @@ class Line:
         """Return when nothing is under way; errors stay with their Works."""
         while self.works:
             self.until_done(self.works[-1])
+
+
+async def together(transport: Transport, calls: Sequence[Call[Any]]) -> None:
+    """Run calls side by side to their ends; an error of one ends all of them."""
+    if len(calls) == 1:
+        await calls[0]
+        return
+    works = [Work(Line(transport), call) for call in calls]
+
+    def moved() -> bool:
+        steps = [work._step() for work in works if not work._done]
+        return any(steps) or not steps
+
+    def describe() -> str:
+        return "; ".join(work._wait.describe() for work in works if work._wait and not work._done)
+
+    try:
+        while not all(work._done for work in works):
+            await until(Wait(moved, describe))
+            for work in works:
+                if work._error is not None:
+                    raise work._error
+    except BaseException as error:
+        for work in works:
+            if not work._done:
+                with contextlib.suppress(BaseException):
+                    work._call.throw(error)
+        raise
 
 
 class Worker:

@@ -1,7 +1,7 @@
 """ONNX graphs as data. Knows no MPI and no onnxruntime.
 
-Graphs:         graph, nodes, bodies, ordering, weights, states, builder, files
-What is known:  shapes, body_shapes, contrib, known
+Graphs:         graph, imports, nodes, bodies, ordering, weights, states, builder, files
+What is known:  shapes, body_shapes, scans, contrib, known
 Communication:  opset, effects, tokens, groups, mesh, meshes, parallel, unrolling, representations,
                 calls
 plan/           what one rank does, instruction by instruction

@@ -6,14 +6,13 @@ bodies hold is one like any other.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 
-from .nodes import attribute, copied, subgraphs
+from .nodes import attribute, copied, free, replace_nodes, subgraphs
 from .weights import Weight
 
 FORMS = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
@@ -48,9 +47,7 @@ def with_bodies(node: NodeProto, change: Callable[[GraphProto], list[NodeProto]]
         return node
     changed = copied(node)
     for body in bodies(changed):
-        nodes = change(body)
-        del body.node[:]
-        body.node.extend(nodes)
+        replace_nodes(body, change(body))
     return changed
 
 
@@ -95,7 +92,7 @@ class _Unfolding:
         inputs = [value.name for value in body.input]
         made = [name for node in body.node for name in node.output if name]
         held = [tensor.name for tensor in body.initializer]
-        names = {**outer, **{name: self._free(name) for name in (*inputs, *made, *held)}}
+        names = {**outer, **{name: free(name, self.taken) for name in (*inputs, *made, *held)}}
         for tensor in body.initializer:
             weight = TensorProto()
             weight.CopyFrom(tensor)
@@ -109,14 +106,8 @@ class _Unfolding:
             if value.name in inputs or value.name in made:
                 value.name = inner
             else:  # what lies outside of a body is none of its outputs
-                value.name = self._free(f"{inner}/given")
+                value.name = free(f"{inner}/given", self.taken)
                 nodes.append(helper.make_node("Identity", [inner], [value.name], value.name))
         for field in ("node", "initializer", "value_info"):
             body.ClearField(field)
         body.node.extend(nodes)
-
-    def _free(self, name: str) -> str:
-        numbered = (f"{name}/{count}" for count in itertools.count(2))
-        free = next(n for n in itertools.chain([name], numbered) if n not in self.taken)
-        self.taken.add(free)
-        return free

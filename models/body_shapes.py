@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 from .bodies import bodies, every
-from .nodes import attribute
+from .scans import counted, scanned
 
 if TYPE_CHECKING:
     from .shapes import Shapes
@@ -57,25 +57,27 @@ def _loop(node: NodeProto, found: Shapes, unknown: int, run: Run) -> None:
 
 def _scan(node: NodeProto, found: Shapes, unknown: int, run: Run) -> None:
     (body,) = bodies(node)
-    walked, stacked = scanned(node)
-    count = len(node.input) - len(walked)
+    form = scanned(node)
+    count = form.states
     formals, results = _names(body.input), _names(body.output)
     length = unknown
-    for name, formal, dim in zip(node.input[count:], formals[count:], walked, strict=True):
+    ways = zip(node.input[count:], formals[count:], form.input_dims, strict=True)
+    for name, formal, dim in ways:
         _take(found, formal, [name], unknown)
         if formal in found.shapes:
             shape = list(found.shapes[formal])
-            length = shape.pop(dim)
+            length = shape.pop(counted(node, "scan_input_axes", dim, len(shape)))
             found.shapes[formal] = tuple(shape)
     states = list(zip(node.input[:count], formals, results, strict=False))
     _settle(states, body, found, unknown, run)
     for name, (_, formal, result) in zip(node.output, states, strict=False):
         _take(found, name, [formal, result], unknown)
-    for name, result, dim in zip(node.output[count:], results[count:], stacked, strict=True):
+    made = zip(node.output[count:], results[count:], form.output_dims, strict=True)
+    for name, result, dim in made:
         _take(found, name, [result], unknown)
         if name in found.shapes:
             shape = list(found.shapes[name])
-            shape.insert(dim % (len(shape) + 1), length)
+            shape.insert(counted(node, "scan_output_axes", dim, len(shape) + 1), length)
             found.shapes[name] = tuple(shape)
 
 
@@ -106,28 +108,12 @@ def steps(node: NodeProto, found: Shapes) -> int:
         return 1
     if node.op_type == "Loop":
         return trips(node, found) or 1
-    walked, _ = scanned(node)
     shape = found.shapes.get(node.input[-1])
-    return shape[walked[-1]] if shape else 1
+    return shape[scanned(node).input_dims[-1]] if shape else 1
 
 
 def _is_true(found: Shapes, name: str) -> bool:
     return name in found.values and bool(found.values[name].all())
-
-
-def scanned(node: NodeProto) -> tuple[list[int], list[int]]:
-    """Return the dims that a Scan goes along, by input, and those that it makes, by output.
-
-    The latter may count from the end.
-    """
-    (body,) = bodies(node)
-    walked = attribute(node, "num_scan_inputs")
-    assert isinstance(walked, int)
-    made = len(body.output) - len(node.input) + walked
-    axes = attribute(node, "scan_input_axes", [0] * walked)
-    others = attribute(node, "scan_output_axes", [0] * made)
-    assert isinstance(axes, Sequence) and isinstance(others, Sequence)
-    return list(axes), list(others)
 
 
 def _settle(

@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from onnx import GraphProto, ModelProto, NodeProto, TypeProto, helper, shape_inference
+from onnx import GraphProto, ModelProto, NodeProto, TypeProto, helper
 
 from .calls import inlined
 from .dialects import ort_distributed
 from .dialects.recognition import is_foreign
 from .dialects.translation import translated
 from .graph import mesh_of
+from .known import inferred
 from .nodes import subgraphs
 from .opset import OPS, is_ours, tensor_type
 from .table import aligned
@@ -72,7 +73,7 @@ def communications(model: ModelProto) -> Communications:
     mesh = mesh_of(model)
     if not ort_distributed.speaks(model):
         model = translated(model)
-    model = shape_inference.infer_shapes(inlined(model))
+    model = inferred(inlined(model))
     found = dict[str, Row]()
     weights = {tensor.name for tensor in model.graph.initializer}
     for node, inside, size in _listed(model.graph, {}, False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from onnx import ModelProto, TensorProto
@@ -52,6 +52,8 @@ def write_changed(
     folder = output if source.is_dir() else output.absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
     _copy_data(models.values(), next(iter(models)).absolute().parent, folder)
+    if source.is_dir():
+        begin(folder, source)
     for path, model in models.items():
         target = folder / path.name if source.is_dir() else output
         target.write_bytes(model.SerializeToString())
@@ -82,8 +84,8 @@ def write_ranks(
         check_folder(output)
     output.mkdir(parents=True, exist_ok=True)
     names = [f"rank{rank}.onnx" for rank in range(len(models))]
-    _remove_others(output, {source.name, *names})
     _copy_data(models, data or source.absolute().parent, output)
+    begin(output, source)
     for name, model in zip(names, models, strict=True):
         (output / name).write_bytes(model.SerializeToString())
     weights = [initializers(model.graph, output).values() for model in models]
@@ -112,12 +114,17 @@ def check_folder(output: Path) -> None:
         raise ModelError(f"{output} holds files that are no sharded model; name another directory")
 
 
-def _remove_others(output: Path, kept: Set[str]) -> None:
-    """Remove the models of ranks that a directory held before, but those of these names."""
+def begin(output: Path, source: Path) -> None:
+    """Remove the manifest of a directory, and the models that it names, but not `source`.
+
+    Until another manifest is there the directory is incomplete, and says so.
+    """
     if (output / NAME).is_file():
-        for entry in Manifest.read(output).ranks:
-            if entry.model not in kept:
-                (output / entry.model).unlink(missing_ok=True)
+        models = {output / entry.model for entry in Manifest.read(output).ranks}
+        (output / NAME).unlink()
+        for path in models:
+            if path.resolve() != source.resolve():
+                path.unlink(missing_ok=True)
 
 
 def _copy_data(models: Iterable[ModelProto], source: Path, folder: Path) -> None:

@@ -28,7 +28,7 @@ from .calls import check_recursion, inlined
 from .embedding import apart
 from .errors import ModelError
 from .mesh import Mesh
-from .nodes import references
+from .nodes import copied, references
 from .ordering import stable_order
 from .weights import Weight, initializers
 
@@ -233,8 +233,7 @@ def _with_own_copies(node: NodeProto, small: set[str], weights: dict[str, Weight
     node = with_bodies(node, lambda b: [_with_own_copies(n, small, weights) for n in b.node])
     if not small.intersection(node.input):
         return node
-    changed = NodeProto()
-    changed.CopyFrom(node)
+    changed = copied(node)
     for position, name in enumerate(node.input):
         if name in small:
             own = f"{name}/{node.output[0]}.{position}"

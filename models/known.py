@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from onnx import ModelProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
+from .imports import with_imports
+
+
+def inferred(model: ModelProto) -> ModelProto:
+    """Return a model with what onnx infers of types; as it is, where onnx thinks it wrong.
+
+    onnxruntime may still run it.
+    """
+    try:
+        return shape_inference.infer_shapes(with_imports(model))
+    except Exception:  # of one kind or another, as operators have it
+        return model
+
 
 def types(model: ModelProto) -> dict[str, TypeProto]:
     """Return the types of a graph's values, as far as they can be inferred."""
-    graph = shape_inference.infer_shapes(model).graph
+    graph = inferred(model).graph
     given = {
         tensor.name: helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
         for tensor in graph.initializer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, helper
@@ -88,11 +89,38 @@ def references(node: NodeProto) -> Iterator[str]:
     """Yield the names that a node reads, those that its bodies capture among them."""
     yield from filter(None, node.input)
     for body in subgraphs(node):
-        own = {value.name for value in (*body.input, *body.initializer)}
-        own |= {name for inner in body.node for name in inner.output}
-        for inner in body.node:
-            yield from (name for name in references(inner) if name not in own)
-        yield from (value.name for value in body.output if value.name not in own)
+        yield from captures(body)
+
+
+def captures(body: GraphProto) -> list[str]:
+    """Return the names that a body reads and does not make, in its order."""
+    read = [name for node in body.node for name in references(node)]
+    read += [value.name for value in body.output]
+    own = _bound(body)
+    return [name for name in dict.fromkeys(read) if name not in own]
+
+
+def _bound(body: GraphProto) -> set[str]:
+    """Return the names of a body's inputs and weights, and of what its nodes make."""
+    own = {value.name for value in (*body.input, *body.initializer)}
+    own |= {tensor.values.name for tensor in body.sparse_initializer}
+    return own | {name for node in body.node for name in node.output}
+
+
+def value_names(graph: GraphProto) -> set[str]:
+    """Return the names of all values of a graph, those in its bodies among them."""
+    names = _bound(graph) | {name for node in graph.node for name in node.input}
+    for node in graph.node:
+        names.update(*map(value_names, subgraphs(node)))
+    return names
+
+
+def free(name: str, taken: set[str]) -> str:
+    """Return the name, or with a number behind it where it is taken; it is taken from now on."""
+    numbered = (f"{name}/{count}" for count in itertools.count(2))
+    found = next(n for n in itertools.chain([name], numbered) if n not in taken)
+    taken.add(found)
+    return found
 
 
 def label(node: NodeProto) -> str:
@@ -105,8 +133,7 @@ def renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
     """Return a node that reads and makes values under other names, in its bodies too."""
     if names.keys().isdisjoint((*references(node), *node.output)):
         return node
-    changed = NodeProto()
-    changed.CopyFrom(node)
+    changed = copied(node)
     _rename(changed, names)
     return changed
 
@@ -115,10 +142,13 @@ def _rename(node: NodeProto, names: Mapping[str, str]) -> None:
     node.input[:] = [names.get(name, name) for name in node.input]
     node.output[:] = [names.get(name, name) for name in node.output]
     for body in subgraphs(node):
-        own = {value.name for value in (*body.input, *body.initializer)}
-        own |= {name for inner in body.node for name in inner.output}
-        captured = {old: new for old, new in names.items() if old not in own}
+        inside = {name: names[name] for name in captures(body) if name in names}
+        # A name of the body's own must not hide what it captures under its new name.
+        taken = _bound(body).union(captures(body), inside.values())
+        hiding = _bound(body).intersection(inside.values())
+        inside |= {name: free(name, taken) for name in sorted(hiding)}
         for inner in body.node:
-            _rename(inner, captured)
-        for value in body.output:
-            value.name = captured.get(value.name, value.name)
+            _rename(inner, inside)
+        weights = (*body.initializer, *(tensor.values for tensor in body.sparse_initializer))
+        for value in (*body.input, *body.output, *body.value_info, *weights):
+            value.name = inside.get(value.name, value.name)

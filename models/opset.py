@@ -117,6 +117,12 @@ OPS = {
     ),
 }  # fmt: skip
 
+GROUP = ("groups", "group_size", "axis_name")
+"""Attributes that say which ranks take part."""
+
+DIMS = ("dim", "split_dim", "concat_dim")
+"""Attributes that name dims of an operand."""
+
 COMMON = {
     "groups": Kind.INTS,
     "group_size": Kind.INT,

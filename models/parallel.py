@@ -11,12 +11,15 @@ rank. The ranks agree on the count; a body that communicates needs one id for ea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import onnx
 from onnx import NodeProto
 from onnx.defs import OpSchema
 
+from .errors import ModelError
+from .nodes import label
 from .opset import (
     ANNOTATION,
     COMMON,
@@ -44,14 +47,29 @@ _DECLARED = {
 def parallel_attributes(node: NodeProto) -> dict[str, Any]:
     """Return the attributes of a ParallelFor, with defaults.
 
-    Raises ValueError for an unknown one, for a missing body and for unknown `returns`.
+    Raises ModelError, with the node, for unknown ones, and for a body that is missing or that does
+    not fit the inputs and outputs of the node.
     """
-    values = with_defaults(node, _DECLARED)
+    try:
+        values = with_defaults(node, _DECLARED)
+        _check(node, values)
+    except ValueError as error:
+        raise ModelError(f"{label(node)}: {error}") from None
+    return values
+
+
+def _check(node: NodeProto, values: Mapping[str, Any]) -> None:
     if "body" not in values:
         raise ValueError("expected a graph as the attribute body, got none")
     if values["returns"] not in RETURNS:
         raise ValueError(f"expected returns of {', '.join(RETURNS)}, got {values['returns']!r}")
-    return values
+    if not node.input or not node.input[0]:
+        raise ValueError(f"expected a count as the first input, got {list(node.input)!r}")
+    body, given, made = values["body"], len(node.input), len(node.output)
+    if given != len(body.input):
+        raise ValueError(f"expected {given} inputs of its body, got {len(body.input)}")
+    if made != len(body.output):
+        raise ValueError(f"expected {made} outputs of its body, got {len(body.output)}")
 
 
 def register() -> None:

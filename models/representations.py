@@ -16,18 +16,18 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from .calls import inlined
 from .dialects import ort_distributed
-from .dialects.translation import with_imports
 from .effects import is_effect, place_of
 from .errors import MeshError, ModelError
 from .graph import mesh_of
 from .groups import members
+from .imports import with_imports
 from .known import integers, types
 from .mesh import Mesh
 from .nodes import attribute, every_node, label, replace_nodes, rewrite
-from .opset import DOMAIN, OPS, VERSION, attributes, is_ours, tensor_type
+from .opset import DOMAIN, GROUP, OPS, VERSION, attributes, is_ours, tensor_type
 from .plan import check_whole, sealed
 from .tokens import ordered
-from .unrolling import GROUP, Unroller, ours
+from .unrolling import Unroller, ours
 
 ASKED = {"Rank": "rank", "Size": "size"}
 """Operators, and the inputs that an explicit model has in their place."""
@@ -117,6 +117,11 @@ def _of_rank(whole: ModelProto, mesh: Mesh, rank: int) -> ModelProto:
         if node.op_type in ASKED:
             number = group.index(rank) if node.op_type == "Rank" else len(group)
             return [_constant(number, node.output[0], node.name)]
+        if not 0 <= values.get("root", 0) < len(group):
+            raise ModelError(
+                f"{label(node)}: expected root to be a rank below {len(group)}, "
+                f"got {values['root']}"
+            )
         kind = tensor_type(known.get(node.input[0]))[0] if node.input else None
         if OPS[node.op_type].operand == "optional" and kind and group[values["root"]] != rank:
             node.input[0] = ""

@@ -26,7 +26,7 @@ from . import contrib
 from .bodies import bodies
 from .body_shapes import OPEN, infer_bodies
 from .graph import Graph
-from .nodes import RANDOM, subgraphs
+from .nodes import RANDOM, copied, subgraphs
 
 log = logging.getLogger(__name__)
 
@@ -187,8 +187,7 @@ def _spelled_out(node: NodeProto) -> NodeProto:
     absent = {k: v for k, v in IMPLIED.get(node.op_type, {}).items() if k not in given}
     if not absent:
         return node
-    asked = NodeProto()
-    asked.CopyFrom(node)
+    asked = copied(node)
     asked.attribute.extend(helper.make_attribute(k, v) for k, v in absent.items())
     return asked
 

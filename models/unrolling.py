@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from onnx import GraphProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper
 
 from .errors import ModelError
-from .nodes import label, subgraphs, with_inner
-from .opset import DOMAIN, is_ours
+from .nodes import copied, label, renamed
+from .opset import DOMAIN, GROUP, is_ours
 from .parallel import PARALLEL_FOR, parallel_attributes
-
-GROUP = ("groups", "group_size", "axis_name")
 
 
 class Unroller:
@@ -27,7 +25,8 @@ class Unroller:
     def unrolled(self, node: NodeProto) -> list[NodeProto]:
         """Return what takes the place of a node: itself, if it is no ParallelFor.
 
-        Raises ModelError for a count that is not the number of ranks, or that is not known.
+        Raises ModelError for a count that is not the number of ranks, or that is not known, and
+        for a body that does not fit.
         """
         if not is_ours(node) or node.op_type != PARALLEL_FOR:
             return [node]
@@ -38,7 +37,8 @@ class Unroller:
         body: GraphProto = values["body"]
         number, *formal = [value.name for value in body.input]
         made = {name for inner in body.node for name in inner.output if name}
-        made |= {tensor.name for tensor in body.initializer}
+        made |= {weight.name for weight in body.initializer}
+        made |= {weight.values.name for weight in body.sparse_initializer}
         names = {name: f"{stem}/{name}" for name in (number, *made)}
         names |= dict(zip(formal, node.input[1:], strict=True))
         how = {"root": 0} if values["returns"] == "first" else {"dim": values["dim"]}
@@ -46,8 +46,9 @@ class Unroller:
         results = zip(body.output, node.output, strict=True)
         return [
             ours("Rank", [], [names[number]], f"{stem}/id", **group),
-            *(_weight(tensor, names[tensor.name]) for tensor in body.initializer),
-            *(_renamed(inner, names, stem) for inner in body.node),
+            *(_weight(weight, names[weight.name]) for weight in body.initializer),
+            *(_sparse(weight, names[weight.values.name]) for weight in body.sparse_initializer),
+            *(_inlined(inner, names, stem) for inner in body.node),
             *(
                 ours(op, [names.get(v.name, v.name)], [out], f"{stem}/{out}", **how, **group)
                 for v, out in results
@@ -71,15 +72,10 @@ class Unroller:
         return group or ({} if self._ranks == count else everyone)
 
 
-def _renamed(node: NodeProto, names: Mapping[str, str], stem: str) -> NodeProto:
-    """Return a node that reads and makes values under other names, and so do its bodies."""
-    made = copied(node)
+def _inlined(node: NodeProto, names: Mapping[str, str], stem: str) -> NodeProto:
+    """Return a node of a body under other names, its own among them."""
+    made = copied(renamed(node, names))
     made.name = f"{stem}/{node.name}" if node.name else ""
-    for inner in with_inner([made]):
-        for field in (inner.input, inner.output):
-            field[:] = [names.get(name, name) for name in field]
-        for value in (value for body in subgraphs(inner) for value in body.output):
-            value.name = names.get(value.name, value.name)
     return made
 
 
@@ -89,11 +85,8 @@ def _weight(tensor: TensorProto, name: str) -> NodeProto:
     return helper.make_node("Constant", [], [name], value=tensor)
 
 
-def copied(node: NodeProto) -> NodeProto:
-    """Return a node of its own."""
-    made = NodeProto()
-    made.CopyFrom(node)
-    return made
+def _sparse(tensor: SparseTensorProto, name: str) -> NodeProto:
+    return helper.make_node("Constant", [], [name], sparse_value=tensor)
 
 
 def ours(

@@ -1,7 +1,17 @@
-"""Entry point of `python -m rankwise`."""
+"""Entry point of `rankwise` and `python -m rankwise`."""
 
 import sys
 
-from .runtime.cli import main
+from .runtime import interrupt
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line; return the exit code."""
+    interrupt.leaves()
+    from .runtime import cli  # which takes the time of all that it imports
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

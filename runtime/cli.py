@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from .. import __version__
 from .environment import mpirun_rank
 from .guard import alone, guarded
+from .interrupt import interrupts
 from .launch import LaunchError, launch
 from .verbs import VERBS
 
@@ -63,6 +64,7 @@ def _parse(arguments: Sequence[str], *, speaks: bool = True) -> argparse.Namespa
 
 def _alone(arguments: Sequence[str]) -> int:
     """Run a verb in this process, or start the ranks that it asks for."""
+    interrupts()
     options = _parse(arguments)
     if options is None:
         return 0
@@ -96,6 +98,7 @@ def _on_ranks(arguments: Sequence[str]) -> int:
     with _world() as comm:
 
         def work() -> int:
+            interrupts()
             options = together(comm, lambda: _parse(arguments, speaks=comm.rank == 0))
             if options is None:
                 return 0

@@ -7,7 +7,8 @@ that differ. A body of Send and Recv alone is entered by whichever rank's condit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..models.opset import tensor_type
 from ..models.plan import Branch, Control, ParallelFor, Repeat, Scan
 from .arrays import Array
 from .groups import Group, Groups
+from .trace import Span, Trace
 
 FEW = 8
 """Ranks that are named of those that have the same."""
@@ -41,7 +43,7 @@ class Body(Protocol):
         ...
 
 
-def branch(step: Branch, bodies: Sequence[Body], given: Sequence[Any], _: Groups) -> list[Any]:
+def branch(step: Branch, bodies: Sequence[Body], given: Sequence[Any], *_: object) -> list[Any]:
     """Run one of two bodies."""
     then, other = bodies
     is_true = _truth(given[0])
@@ -49,7 +51,7 @@ def branch(step: Branch, bodies: Sequence[Body], given: Sequence[Any], _: Groups
     return then() if is_true else other()
 
 
-def repeat(step: Repeat, bodies: Sequence[Body], given: Sequence[Any], _: Groups) -> list[Any]:
+def repeat(step: Repeat, bodies: Sequence[Body], given: Sequence[Any], *_: object) -> list[Any]:
     """Run a body until its trip count is reached or its condition is false."""
     (body,) = bodies
     trips = None if given[0] is None else max(0, int(np.asarray(given[0]).item()))
@@ -69,7 +71,7 @@ def repeat(step: Repeat, bodies: Sequence[Body], given: Sequence[Any], _: Groups
     return carried + [_stacked(column, kind) for column, kind in zip(stacked, types, strict=True)]
 
 
-def scan(step: Scan, bodies: Sequence[Body], given: Sequence[Any], _: Groups) -> list[Any]:
+def scan(step: Scan, bodies: Sequence[Body], given: Sequence[Any], *_: object) -> list[Any]:
     """Walk along tensors, and run a body on every element."""
     (body,) = bodies
     states = list(given[: step.states])
@@ -95,7 +97,7 @@ def scan(step: Scan, bodies: Sequence[Body], given: Sequence[Any], _: Groups) ->
 
 
 def parallel_for(
-    step: ParallelFor, bodies: Sequence[Body], given: Sequence[Any], groups: Groups
+    step: ParallelFor, bodies: Sequence[Body], given: Sequence[Any], groups: Groups, trace: Trace
 ) -> list[Any]:
     """Run a body for the ids of this rank, and share what the ids have made."""
     (body,), group = bodies, groups.group(step)
@@ -112,13 +114,28 @@ def parallel_for(
     ids = np.array_split(np.arange(count), comm.size)[comm.rank]
     rows = [body(np.array(k), *others) for k in ids]
     columns = zip(*rows, strict=True) if rows else [()] * len(step.outputs)
-    share = _first if step.returns == "first" else _concatenated
-    return [share(comm, column, count, step.dim) for column in columns]
+    return _shared(step, group, columns, count, trace)
 
 
 CONTROL: Mapping[type[Control], Callable[..., list[Any]]] = {
     Branch: branch, Repeat: repeat, Scan: scan, ParallelFor: parallel_for,
 }  # fmt: skip
+
+
+def _shared(
+    step: ParallelFor, group: Group, columns: Iterable[Sequence[Array]], count: int, trace: Trace
+) -> list[Array]:
+    """Give every rank the results, and count that as the collective that it is."""
+    op, share = SHARES[step.returns]
+    start, before = time.perf_counter(), group.comm.bytes_sent
+    made = [share(group.comm, column, count, step.dim) for column in columns]
+    end, sent = time.perf_counter(), group.comm.bytes_sent - before
+    trace.communicated(op, end - start, sent)
+    if trace.spans is not None:
+        size = sum(array.nbytes for array in made)
+        span = Span("communication", step.label, start, end, op, size, sent, group.ranks)
+        trace.spans.append(span)
+    return made
 
 
 def _first(comm: Communicator, column: Sequence[Array], count: int, dim: int) -> Array:
@@ -137,12 +154,21 @@ def _concatenated(comm: Communicator, column: Sequence[Array], count: int, dim: 
     return comm.allgather(mine, dim=dim)
 
 
+SHARES: Mapping[str, tuple[str, Callable[..., Array]]] = {
+    "first": ("Broadcast", _first), "concat": ("AllGather", _concatenated),
+}  # fmt: skip
+
+
 def _truth(value: Any) -> bool:
     return bool(np.asarray(value).item())
 
 
 def _element(x: Array, dim: int, k: int) -> Array:
-    return np.asarray(np.moveaxis(x, dim, 0)[k], order="C")
+    """Copy an element: arrays are known by their ids, and a view of `x` would have one of its own.
+
+    So it stays as it is while it is sent, and the caller may have it, whatever becomes of `x`.
+    """
+    return np.array(np.moveaxis(x, dim, 0)[k], order="C")
 
 
 def _stacked(column: Sequence[Array], kind: TypeProto | None, dim: int = 0) -> Array:

@@ -151,7 +151,7 @@ class Program:
         calls: Sequence[Body] = [_BodyCall(body, values, running) for body in bodies]
         given = [values[name] if name else None for name in step.inputs]
         start = time.perf_counter()
-        made = CONTROL[type(step)](step, calls, given, self.groups)
+        made = CONTROL[type(step)](step, calls, given, self.groups, running.trace)
         if running.trace.spans is not None:
             span = Span("control", step.label, start, time.perf_counter(), step.op)
             running.trace.spans.append(span)

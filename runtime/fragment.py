@@ -119,7 +119,7 @@ def _model(source: Source, step: Compute, types: Types) -> ModelProto:
     )
     versions = dict.fromkeys((n.domain for n in nodes), 1) | opsets(model)
     versions.pop(DOMAIN, None)
-    if versions[""] == SLICE_KEEPS_NAMES and any(node.op_type == "Slice" for node in nodes):
+    if versions.get("") == SLICE_KEEPS_NAMES and any(node.op_type == "Slice" for node in nodes):
         _forget_names(graph)
     return helper.make_model(
         graph,

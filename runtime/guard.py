@@ -24,9 +24,7 @@ import numpy as np
 from ..collectives import CollectiveError, Communicator, RankFailure
 from ..models.errors import NothingToShard
 from .agreement import EXPECTED, Agreement
-
-INTERRUPTED = 130
-"""the exit code after Ctrl-C, as shells have it"""
+from .interrupt import INTERRUPTED
 
 LAST_WORDS_S = 5.0
 """how long a rank that has lost the word waits to be ended by the one that has it, or had it"""

@@ -110,11 +110,12 @@ def launch(ranks: int, program: Sequence[str]) -> int:
     Raises BrokenPipeError where nobody reads on.
     """
     start = command(ranks, program)
-    with tempfile.TemporaryDirectory(prefix="rankwise-", ignore_cleanup_errors=True) as scratch:
-        return _run(start, {SCRATCH: scratch})
+    scratch_files = tempfile.TemporaryDirectory(prefix="rankwise-", ignore_cleanup_errors=True)
+    with Ending() as ending, scratch_files as scratch:
+        return _run(start, {SCRATCH: scratch}, ending)
 
 
-def _run(start: Launch, more: Mapping[str, str]) -> int:
+def _run(start: Launch, more: Mapping[str, str], ending: Ending) -> int:
     process = subprocess.Popen(
         start.argv,
         env=with_added({**start.env, **more}),
@@ -125,12 +126,12 @@ def _run(start: Launch, more: Mapping[str, str]) -> int:
         start_new_session=True,
     )
     assert process.stdout is not None and process.stderr is not None
-    with Ending(process) as ending:
-        pump = threading.Thread(target=relay, args=(process.stdout, sys.stdout, ending))
-        pump.start()
-        relay(process.stderr, sys.stderr, ending)
-        pump.join()
-        code = process.wait()
+    ending.concerns(process)
+    pump = threading.Thread(target=relay, args=(process.stdout, sys.stdout, ending))
+    pump.start()
+    relay(process.stderr, sys.stderr, ending)
+    pump.join()
+    code = process.wait()
     if ending.signal == signal.SIGPIPE:
         raise BrokenPipeError
     return code if ending.signal is None else 128 + ending.signal
@@ -139,27 +140,41 @@ def _run(start: Launch, more: Mapping[str, str]) -> int:
 class Ending:
     """While it is entered, SIGINT and SIGTERM end a process: SIGTERM to it, SIGKILL if it stays.
 
+    It is entered before there is a process, which a signal would leave behind while it is started.
     A SIGINT is not passed on as such: every rank would print the traceback of its interrupt.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
         self.signal: int | None = None
-        self.killer = threading.Timer(GRACE_S, process.kill)
+        self.killer: threading.Timer | None = None
 
     def __enter__(self) -> Ending:
         numbers = (signal.SIGINT, signal.SIGTERM)
         self.before = {number: signal.signal(number, self.end) for number in numbers}
         return self
 
+    def concerns(self, process: subprocess.Popen[bytes]) -> None:
+        """End this process, now if a signal has come already."""
+        self.process = process
+        if self.signal is not None:
+            self._end(process)
+
     def end(self, number: int, _frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal = number
+            if self.process is not None:
+                self._end(self.process)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        if self.killer is None:  # a signal can come in the midst of concerns()
+            self.killer = threading.Timer(GRACE_S, process.kill)
             self.killer.start()
-            self.process.terminate()
+            process.terminate()
 
     def __exit__(self, *_: object) -> None:
-        self.killer.cancel()
+        if self.killer is not None:
+            self.killer.cancel()
         for number, handler in self.before.items():
             signal.signal(number, handler)
 

@@ -73,7 +73,7 @@ def load_rank(
     tp = size, for `terms` or those that it keeps; the mesh "auto" is the best for them. Nothing
     else takes terms. One with communication runs as it stands, and may be another one on each
     rank. One whose nodes have device configurations is run as these say, where no mesh is asked
-    for.
+    for; in a directory, where no other mesh is than that of its manifest.
 
     Raises ModelError, MeshError, HintError, NothingToShard.
     """
@@ -95,7 +95,8 @@ def load_rank(
     if communicates(loaded.model):
         _refuse(terms, "the model communicates")
     if size > 1 and wanted is None and is_annotated(loaded.model):
-        return replace(_open(lower_rank(source, rank, size, scratch), size), mesh=Mesh(tp=size))
+        _refuse(terms, "the model has device configurations")
+        return _open(lower_rank(source, rank, size, scratch), size)
     if size == 1 or communicates(loaded.model):
         _check_place(loaded, rank, size)
         return replace(loaded, mesh=loaded.mesh or asked)
@@ -132,12 +133,12 @@ def _load_directory(
     manifest = Manifest.read(directory)
     made = Mesh.parse(manifest.mesh)
     path = directory / manifest.ranks[min(rank, manifest.world_size - 1)].model
-    if manifest.representation == "spmd":
-        usual = made if made.size == size else None
+    usual = made if made.size == size else None
+    if manifest.representation == "annotated" and usual and wanted in (None, usual):
+        return replace(load_rank(path, None, rank, size, scratch, terms), mesh=usual)
+    if manifest.representation != "per-rank":
         return load_rank(path, wanted or usual, rank, size, scratch, terms)
     _refuse(terms, f"{directory} is sharded")
-    if manifest.representation == "annotated":
-        return load_rank(path, None, rank, size, scratch)
     if made.size != size:
         raise MeshError(
             f"{directory} is sharded for {ranks(made.size)}, but there "

@@ -56,7 +56,9 @@ class Outbox:
         array, batch = self._under_way[0]
         batch.complete()
         self._under_way.popleft()
-        self._held -= Counter([id(array)])
+        self._held[id(array)] -= 1
+        if not self._held[id(array)]:
+            del self._held[id(array)]
 
     def abandon(self) -> None:
         """Keep what is under way for ever: after a failure nobody completes it."""

@@ -1,7 +1,7 @@
 """A timeline as Chrome's trace events, which Perfetto and chrome://tracing show.
 
-A process is a rank. Waiting is a slice of its own inside that of a communication, and an arrow
-leads from each Send to its Recv (the Trace Event Format of Chromium).
+A process is a rank, and has one thread. Waiting is a slice of its own inside that of a
+communication, and an arrow leads from each Send to its Recv (the Trace Event Format of Chromium).
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def events(line: Timeline) -> Iterator[Event]:
     """Yield the events: times in microseconds from the start of the run."""
     start = min((spans[0].start for spans in line.ranks if spans), default=0.0)
     for rank, spans in enumerate(line.ranks):
-        yield {"ph": "M", "name": "process_name", "pid": rank, "args": {"name": f"rank {rank}"}}
+        yield _named("process_name", rank, f"rank {rank}")
+        yield _named("thread_name", rank, "steps")
         for span in spans:
             yield _slice(rank, span.kind, span.name, span.start - start, span.end - start, span)
     for number, call in enumerate(line.calls):
@@ -42,6 +43,10 @@ def events(line: Timeline) -> Iterator[Event]:
                 left, came = 1e6 * (sent.start - start), 1e6 * (span.end - start)
                 yield {**arrow, "ph": "s", "pid": call.source.rank, "ts": left}
                 yield {**arrow, "ph": "f", "bp": "e", "pid": place.rank, "ts": came}
+
+
+def _named(what: str, rank: int, name: str) -> Event:
+    return {"ph": "M", "name": what, "pid": rank, "tid": 0, "args": {"name": name}}
 
 
 def _slice(

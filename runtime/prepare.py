@@ -11,7 +11,7 @@ import onnxruntime
 from onnx import TypeProto, helper, numpy_helper
 
 from ..models.opset import tensor_type
-from ..models.plan import Communicate, Compute, Control, ParallelFor, Plan
+from ..models.plan import Communicate, Compute, Control, Plan
 from .execute import Program
 from .flow import Ends, Types, agreed, communicated, controlled, formal
 from .fragment import Fragment, Source, fragment, take_weights_from
@@ -38,7 +38,7 @@ class Setting:
 def prepare(plan: Plan, setting: Setting) -> tuple[Program, Types]:
     """Make the sessions of a plan; return it ready to run, and the types of its values.
 
-    The ranks of a group do it together. Raises ModelError where onnxruntime refuses a fragment.
+    Raises ModelError where onnxruntime refuses a fragment.
     """
     take_weights_from(setting.folder, setting.options)
     types = {value.name: value.type for value in plan.model.graph.input}
@@ -63,7 +63,6 @@ def _prepared(
         if isinstance(step, Compute):
             parts.append(fragment(source, step, types, setting.options, setting.providers))
         elif isinstance(step, Communicate):
-            setting.groups.of(step)
             types |= communicated(step, types)
             parts.append(None)
         else:
@@ -78,8 +77,6 @@ def _bodies(
     step: Control, setting: Setting, types: Types, path: tuple[str, ...]
 ) -> tuple[Program, ...]:
     """Make the bodies of a node ready, and add the types of its outputs to `types`."""
-    if isinstance(step, ParallelFor):
-        setting.groups.of(step)
     given = formal(step, types)
     made, ends = list[Program](), list[Ends]()
     for body in step.bodies:

@@ -90,16 +90,19 @@ class InferenceSession:
         if isinstance(comm, Communicator):
             comm = comm.group(range(comm.size))
         self._comm = comm if isinstance(comm, Communicator) else Communicator(comm)
+        self._groups = Groups(self._comm)
         share = fair_share(self._comm)
         options = sess_options or onnxruntime.SessionOptions()
         if options.intra_op_num_threads == 0:
             options = with_threads(options, share)
         self.threads: int = options.intra_op_num_threads
-        given = list(providers or DEFAULT_PROVIDERS)
-        if provider_options is not None:
-            given = list(zip(given, provider_options, strict=True))
-        terms = Terms(memory=memory, hints=to_hints(hints), batch_dim=batch_dim)
-        with tempfile.TemporaryDirectory(prefix="rankwise-", dir=scratch_folder()) as scratch:
+        scratch_files = tempfile.TemporaryDirectory(prefix="rankwise-", dir=scratch_folder())
+        with self._groups.freed_if_refused(), scratch_files as scratch:
+            given = together(self._comm, lambda: _with_options(providers, provider_options))
+            terms = together(
+                self._comm,
+                lambda: Terms(memory=memory, hints=to_hints(hints), batch_dim=batch_dim),
+            )
             place = self._comm.rank, self._comm.size, Path(scratch)
             loaded = together(
                 self._comm,
@@ -109,10 +112,10 @@ class InferenceSession:
                 self._comm, lambda: settled(loaded, functions, self._comm.rank, self._comm.size)
             )
             plan = together(self._comm, lambda: build_plan(loaded.model))
-            # Before there are groups: ranks that do not agree on one would wait for ever.
+            # Before there are groups, which are checked as the whole is.
             if not prove(self._comm, plan, loaded):
                 self._comm.checked = True
-            self._groups = Groups(self._comm, loaded.mesh)
+            self._groups.make(plan, loaded.mesh)
             outlines = gathered(self._comm, outline(plan))
             self._program: Program | None = together(
                 self._comm, lambda: self._prepare(loaded, plan, outlines, options, given)
@@ -259,3 +262,11 @@ class InferenceSession:
         # After an error the others may never come to close with us.
         if error is None:
             self.close()
+
+
+def _with_options(
+    providers: Sequence[Any] | None, options: Sequence[Mapping[str, Any]] | None
+) -> list[Any]:
+    """Return the providers, each with its options; ValueError for another number of those."""
+    given = list(providers or DEFAULT_PROVIDERS)
+    return given if options is None else list(zip(given, options, strict=True))

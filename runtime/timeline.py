@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..collectives import Communicator
-from ..models.check.alone import COLLECTIVES
+from ..models.functions.lowering import COLLECTIVES
 from ..models.table import aligned
 from .agreement import collected
 from .bench.result import BUS

@@ -37,16 +37,19 @@ class Size:
             "max_position_embeddings": 512,
         }
 
+    @property
+    def grouped(self) -> dict[str, Any]:
+        """Those, where several queries share a head of keys and values."""
+        return {**self.decoder, "num_key_value_heads": self.kv_heads}
+
 
 def llama(size: Size) -> Any:
-    return transformers.LlamaConfig(**size.decoder, num_key_value_heads=size.kv_heads)
+    return transformers.LlamaConfig(**size.grouped)
 
 
 def qwen(size: Size) -> Any:
     """Biases on queries, keys and values, and tied embeddings."""
-    return transformers.Qwen2Config(
-        **size.decoder, num_key_value_heads=size.kv_heads, tie_word_embeddings=True
-    )
+    return transformers.Qwen2Config(**size.grouped, tie_word_embeddings=True)
 
 
 def gpt2(size: Size) -> Any:
@@ -69,8 +72,7 @@ def phi(size: Size) -> Any:
 
 def mixtral(size: Size) -> Any:
     return transformers.MixtralConfig(
-        **size.decoder,
-        num_key_value_heads=size.kv_heads,
+        **size.grouped,
         num_local_experts=6,
         experts_implementation="batched_mm",
     )
@@ -78,9 +80,7 @@ def mixtral(size: Size) -> Any:
 
 def phi3(size: Size) -> Any:
     """Queries, keys and values in one matrix, gate and up in another."""
-    return transformers.Phi3Config(
-        **size.decoder, num_key_value_heads=size.kv_heads, pad_token_id=0
-    )
+    return transformers.Phi3Config(**size.grouped, pad_token_id=0)
 
 
 def falcon(size: Size) -> Any:
@@ -103,8 +103,7 @@ def bloom(size: Size) -> Any:
 def gemma2(size: Size) -> Any:
     """Norms on both sides of a branch, logits and scores through tanh."""
     return transformers.Gemma2Config(
-        **size.decoder,
-        num_key_value_heads=size.kv_heads,
+        **size.grouped,
         head_dim=size.hidden // size.heads,
         sliding_window=6,
     )
@@ -113,8 +112,7 @@ def gemma2(size: Size) -> Any:
 def qwen3(size: Size) -> Any:
     """Norms of every head."""
     return transformers.Qwen3Config(
-        **size.decoder,
-        num_key_value_heads=size.kv_heads,
+        **size.grouped,
         head_dim=size.hidden // size.heads,
     )
 

@@ -3,8 +3,8 @@
     python scripts/bench_check.py
     mpirun -n 8 python scripts/bench_check.py --load    # sessions on ranks, proof included
 
-Blocks of a model, each with nodes between two collectives, a ring of Send and Recv now and then,
-and shapes that are computed from shapes. Every rank reads a file of its own.
+Blocks of Tanh and of Reshape to a constant. Of every four, two end with an AllReduce, one with a
+Send to the next rank, and one with the Recv of it. Every rank has a graph of its own.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def graph(rank: int, ranks: int, nodes: int, communications: int) -> onnx.ModelP
 
 
 def communicate(build: Builder, k: int, x: str, ends: list[str]) -> str:
-    """Add a collective, or every third time a Send, and then the Recv of what has been sent."""
+    """Add what block k ends with: of every four two AllReduces, a Send, and its Recv."""
     if k % 4 == 2:
         node = onnx.helper.make_node("Send", [x, ends[0]], [], f"send{k}", domain="rankwise")
         build.graph.node.append(node)

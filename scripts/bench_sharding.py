@@ -8,7 +8,7 @@ block over and over. Then, with a table of it in markdown:
 - kills a sharding with signal 9 in its midst, and looks at what is left;
 - loads what was sharded on its ranks: bytes of weights, and peak memory.
 
-DIR takes three times the size of the model, and is emptied at the end unless --keep.
+DIR is made, takes three times the size of the model, and is removed at the end unless --keep.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,10 +32,12 @@ from onnx import TensorProto
 
 from rankwise.models.builder import Builder
 from rankwise.models.mesh import Mesh
+from rankwise.runtime.launch import command
 
 HIDDEN, INNER, HEADS, VOCABULARY = 4096, 11008, 32, 32000
 BLOCK_BYTES = 1 << 26
 DATA = "model.data"
+LIMIT_S = 600
 
 LOAD = """
 import json, resource, rankwise
@@ -65,20 +68,20 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3, help="of each, in turn")
     parser.add_argument("--keep", action="store_true", help="leave the files")
     given = parser.parse_args()
-    given.directory.mkdir(parents=True, exist_ok=True)
+    given.directory.mkdir(parents=True)
     model, cut = given.directory / "model.onnx", given.directory / "cut"
-    start = time.perf_counter()
-    total = make(model, round(given.gigabytes * 1e9))
-    print(f"made {total / 1e9:.2f} GB in {time.perf_counter() - start:.1f} s", file=sys.stderr)
-    copies, shardings = in_turn(model, cut, given.mesh, given.times)
-    print(f"\n    python {' '.join(sys.argv)}\n\n{datetime.date.today()}\n")
-    report(total, copies, shardings)
-    print(killed(model, given.directory / "killed", given.mesh))
-    loaded(cut, given.mesh, total)
-    if not given.keep:
-        for path in (model, model.with_name(DATA)):
-            path.unlink()
-        shutil.rmtree(cut)
+    try:
+        start = time.perf_counter()
+        total = make(model, round(given.gigabytes * 1e9))
+        print(f"made {total / 1e9:.2f} GB in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+        copies, shardings = in_turn(model, cut, given.mesh, given.times)
+        print(f"\n    python {' '.join(sys.argv)}\n\n{datetime.date.today()}\n")
+        report(total, copies, shardings)
+        print(killed(model, given.directory / "killed", given.mesh))
+        loaded(cut, given.mesh, total)
+    finally:
+        if not given.keep:
+            shutil.rmtree(given.directory)
 
 
 def make(path: Path, nbytes: int) -> int:
@@ -115,9 +118,8 @@ def make(path: Path, nbytes: int) -> int:
     return offset
 
 
-def decoder_layer(g: Builder, x: str, weight: object) -> str:
+def decoder_layer(g: Builder, x: str, weight: Callable[..., str]) -> str:
     """Add attention and a gated product, each behind a norm and beside what goes past it."""
-    assert callable(weight)
     shape = g.constant([0, 0, HEADS, HIDDEN // HEADS])
     heads = dict[str, str]()
     with g.scope("attention"):
@@ -186,14 +188,14 @@ def sharding(model: Path, cut: Path, mesh: str) -> list[str]:
     return [sys.executable, "-m", "rankwise", "shard", str(model), "-o", str(cut), "--mesh", mesh]
 
 
-def cost(command: list[str]) -> Cost:
+def cost(argv: list[str]) -> Cost:
     """Run a command to its end."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        raise SystemExit(f"{' '.join(argv)} ended with {process.returncode}")
     return Cost(time.perf_counter() - start, usage.ru_maxrss * 1024)
 
 
@@ -236,12 +238,16 @@ def killed(model: Path, cut: Path, mesh: str) -> str:
 def loaded(cut: Path, mesh: str, total: int) -> None:
     """Load what was sharded on its ranks, and print what each holds."""
     program = LOAD.format(directory=str(cut))
-    ranks = str(Mesh.parse(mesh).size)
-    command = ["mpirun", "-n", ranks, sys.executable, "-m", "mpi4py", "-c", program]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    start = command(Mesh.parse(mesh).size, [sys.executable, "-m", "mpi4py", "-c", program])
+    environment = os.environ | start.env
+    done = subprocess.run(
+        start.argv, env=environment, stdout=subprocess.PIPE, text=True, timeout=LIMIT_S
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(start.argv)} ended with {done.returncode}")
     print("| rank | weights, GB | of all | peak memory, GB | seconds to load |")
     print("|---|---|---|---|---|")
-    for rank, (nbytes, peak, seconds) in enumerate(json.loads(said)):
+    for rank, (nbytes, peak, seconds) in enumerate(json.loads(done.stdout)):
         print(
             f"| {rank} | {nbytes / 1e9:.2f} | {nbytes / total:.1%} | {peak / 1e9:.2f} "
             f"| {seconds:.1f} |"

@@ -1,12 +1,12 @@
-"""Builds annotated models, and runs them on the ranks of one process."""
+"""Builds annotated models, and compares them with what one onnxruntime process has."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnxruntime
+from comparison import assert_same
 from onnx import (
     DeviceConfigurationProto,
     ModelProto,
@@ -14,9 +14,8 @@ from onnx import (
     NodeProto,
     parser,
 )
+from sessions import run
 
-from rankwise import InferenceSession
-from rankwise.collectives import Communicator, local
 from rankwise.models.dialects.annotation_specs import write_spec
 from rankwise.models.placing.placement import Placement, cut
 
@@ -65,25 +64,9 @@ def annotate(
     return entry
 
 
-def run(made: ModelProto, ranks: int, feeds: Mapping[str, Any]) -> list[list[Any]]:
-    """The outputs of every rank."""
-
-    def answer(comm: Communicator) -> list[Any]:
-        with InferenceSession(made.SerializeToString(), comm=comm) as session:
-            return session.run(None, feeds)
-
-    return local.run(ranks, answer)
-
-
 def check(made: ModelProto, ranks: int, feeds: Mapping[str, Any]) -> None:
     """Every rank has what one onnxruntime process has, which ignores annotations."""
     plain = onnxruntime.InferenceSession(made.SerializeToString())
     wanted = plain.run(None, feeds)
-    for got in run(made, ranks, feeds):
-        for a, b in zip(got, wanted, strict=True):
-            assert (a.shape, a.dtype) == (b.shape, b.dtype)
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-def normal(*shape: int) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+    for got in run(ranks, made, feeds):
+        assert_same(got, wanted)

@@ -82,20 +82,20 @@ OPERATORS: dict[str, Operator] = {
         """(float[5,4,3] x, int32[4] n, float[2,4,7] h, float[2,4,7] c) =>
             (float[5,2,4,7] y, float[2,4,7] yh, float[2,4,7] yc) {
           y, yh, yc = LSTM <hidden_size=7, direction="bidirectional"> (x, w, r, b, n, h, c) }""",
-        [4], w=(2, 28, 3), r=(2, 28, 7), b=(2, 56), fed_n=np.array([5, 3, 2, 4], np.int32),
+        [4, 7], w=(2, 28, 3), r=(2, 28, 7), b=(2, 56), fed_n=np.array([5, 3, 2, 4], np.int32),
     ),
     "GRU": operator(
         """(float[5,4,3] x) => (float[1,4,7] yh) { , yh = GRU <hidden_size=7> (x, w, r) }""",
-        [4], w=(1, 21, 3), r=(1, 21, 7),
+        [4, 7], w=(1, 21, 3), r=(1, 21, 7),
     ),
     "RNN": operator(
         """(float[5,4,3] x) => (float[5,1,4,7] y) { y = RNN <hidden_size=7> (x, w, r) }""",
-        [4], w=(1, 7, 3), r=(1, 7, 7),
+        [4, 7], w=(1, 7, 3), r=(1, 7, 7),
     ),
     "RNN whose state is added to what comes in": operator(
         """(float[5,4,3] x, float[1,4,7] h) => (float[1,4,7] z) {
           , yh = RNN <hidden_size=7> (x, w, r, , , h) \n z = Add (yh, h) }""",
-        [4],
+        [4, 7],
         w=(1, 7, 3),
         r=(1, 7, 7),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from rankwise import InferenceSession
 from rankwise.collectives import Communicator, local
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Feeds = Mapping[str, Any]
+
+TIMEOUT_S = 120.0  # 60 were not enough for four ranks of many fragments on a core that others used
 
 
 def model(
@@ -35,15 +39,17 @@ def operands(size: int, *shape: int) -> list[Array]:
 
 def run(
     size: int,
-    made: onnx.ModelProto | Callable[[int], onnx.ModelProto],
-    feeds: Callable[[int], Mapping[str, Any]] = lambda rank: {"x": operand(rank)},
+    made: onnx.ModelProto | Path | Callable[[int], onnx.ModelProto],
+    feeds: Feeds | Callable[[int], Feeds] = lambda rank: {"x": operand(rank)},
 ) -> list[list[Array]]:
-    """The outputs of every rank; `made` is the model of all of them, or gives each its own."""
+    """The outputs of every rank; model and feeds are those of all, or give each its own."""
 
     def on_rank(comm: Communicator) -> list[Array]:
-        source = made if isinstance(made, onnx.ModelProto) else made(comm.rank)
-        with InferenceSession(source.SerializeToString(), comm=comm) as session:
-            session.run(None, feeds(comm.rank))  # a second run must not see the first
-            return session.run(None, feeds(comm.rank))
+        mine = made(comm.rank) if callable(made) else made
+        source = mine if isinstance(mine, Path) else mine.SerializeToString()
+        fed = feeds(comm.rank) if callable(feeds) else feeds
+        with InferenceSession(source, comm=comm) as session:
+            session.run(None, fed)  # a second run must not see the first
+            return session.run(None, fed)
 
-    return local.run(size, on_rank, timeout=60)
+    return local.run(size, on_rank, timeout=TIMEOUT_S)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from written import Feeds, model, run
+from sessions import Feeds, run
+from written import model
 
 import rankwise
 from rankwise.collectives import Communicator, local
@@ -52,14 +53,16 @@ def test_ranks_that_do_not_agree_are_named(name: str) -> None:
         run(3, made, lambda rank: {**common, **feeds(rank)})
 
 
+IN_PAIRS = """
+    y = If (c) <
+        then_branch = t () => (float[n] p) {
+            p = rankwise.AllReduce<groups=[0,1,2,3], group_size=2>(x) },
+        else_branch = e () => (float[n] q) { q = Neg(x) }>
+"""
+
+
 def test_ranks_agree_group_by_group() -> None:
-    body = """
-        y = If (c) <
-            then_branch = t () => (float[n] p) {
-                p = rankwise.AllReduce<groups=[0,1,2,3], group_size=2>(x) },
-            else_branch = e () => (float[n] q) { q = Neg(x) }>
-    """
-    made = model("(float[n] x, bool c) => (float[n] y)", body)
+    made = model("(float[n] x, bool c) => (float[n] y)", IN_PAIRS)
     x = np.ones(3, np.float32)
     found = run(4, made, lambda rank: {"x": x, "c": np.array(rank < 2)})
     np.testing.assert_array_equal([y for (y,) in found], [2 * x, 2 * x, -x, -x])
@@ -82,15 +85,9 @@ def test_ranks_of_different_programs_compare_nothing() -> None:
 
 
 def test_ranks_of_one_program_agree_though_other_groups_run_another() -> None:
-    body = """
-        y = If (c) <
-            then_branch = t () => (float[n] p) {
-                p = rankwise.AllReduce<groups=[0,1,2,3], group_size=2>(x) },
-            else_branch = e () => (float[n] q) { q = Neg(x) }>
-    """
     ends = "(float[n] x, bool c) => (float[n] y)"
     other = model(ends, "y = rankwise.AllReduce<groups=[0,1,2,3], group_size=2>(x)")
-    programs = [model(ends, body)] * 2 + [other] * 2
+    programs = [model(ends, IN_PAIRS)] * 2 + [other] * 2
 
     def on_rank(comm: Communicator) -> None:
         source = programs[comm.rank].SerializeToString()

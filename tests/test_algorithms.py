@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rankwise.collectives import ScheduleError
-from rankwise.collectives.cost import seconds, traffic
+from rankwise.collectives.cost import Link, seconds, traffic
 from rankwise.collectives.schedule import Load, Recv, Send, schedule
 from rankwise.collectives.simulate import prove
 from rankwise.collectives.specs import SPECS
@@ -37,13 +37,14 @@ def test_it_is_right_for_1_to_64_ranks(collective: str, name: str) -> None:
 
 def choices(entry: Entry, size: int) -> list[dict[str, Any]]:
     """Values of all options; nodes alone, in turn, and of 1, 2, 3, ... ranks each."""
-    if "segments" in entry.takes:
-        return [{}, {"segments": 3}] if size <= 12 else [{}]
+    found: list[dict[str, Any]] = [{}]
     if "nodes" in entry.takes:
         growing = tuple(int((8 * rank + 1) ** 0.5 - 1) // 2 for rank in range(size))
         in_turn = tuple(rank % 3 for rank in range(size))
-        return [{}, {"nodes": growing}, {"nodes": in_turn}, {"nodes": tuple(range(size))}]
-    return [{}]
+        found += [{"nodes": nodes} for nodes in (growing, in_turn, tuple(range(size)))]
+    if "segments" in entry.takes and size <= 12:
+        found += [given | {"segments": segments} for given in found for segments in (2, 3)]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,36 @@ def test_between_nodes_a_hierarchy_sends_what_an_allreduce_of_nodes_sends(
         else:
             assert counted.rounds == inside + across
             assert counted.sent[0] == p * (inside + across)
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("per_node", [1, 2, 3])
+@pytest.mark.parametrize("tiles", [2, 3, 8])
+def test_tiles_of_a_hierarchy_overlap_and_send_no_byte_more(
+    nodes: int, per_node: int, tiles: int
+) -> None:
+    """Rounds and bytes are those of the docstring, and so is the time where links are slow."""
+    p = nodes * per_node
+    where = tuple(rank // per_node for rank in range(p))
+    algorithm = lookup("allreduce", "hierarchical").algorithm
+    inside = ceil_lg(per_node)
+    is_power = nodes & (nodes - 1) == 0
+    across = 2 * ceil_lg(nodes) if is_power else 2 * (nodes - 1)
+    both = max(across, 2 * inside)
+    counted = traffic(algorithm, p, nodes=where, segments=tiles)
+    assert counted.rounds == 2 * inside + 2 * max(across, inside) + (tiles - 2) * both
+    assert counted.sent[0] == tiles * (p * inside + 2 * (nodes - 1) * per_node)
+    if nodes == 1:
+        return
+    n, alpha, beta, near = 1e6 * p * tiles, 1e-4, 1e-8, Link(1e-7, 1e-12)
+    link = tiles * across * alpha + 2 * (nodes - 1) / nodes * n * beta
+    ends = 2 * inside * (near.alpha + near.beta * n / tiles)
+    options = {"nodes": where, "inside": near, "alpha": alpha, "beta": beta}
+    took = seconds(algorithm, p, n, segments=tiles, **options)
+    rest = (tiles - 1) * max(0, 2 * inside - across) + 2 * max(0, inside - across)
+    if not rest:  # no round inside is alone
+        assert took == pytest.approx(ends + link)
+    assert took <= seconds(algorithm, p, n, **options) + tiles * across * alpha
 
 
 def test_four_ranks_with_four_values_send_48_naively_24_by_a_driver_and_24_in_a_ring() -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from annotated import MESH, annotate, check, grid, model, normal, run, split, whole
+from annotated import MESH, annotate, check, grid, model, split, whole
+from case import normal
 from onnx import ModelProto
+from sessions import run
 
 from rankwise.models.check import Verdict, slim
 from rankwise.models.check import check as check_plans
@@ -238,7 +240,7 @@ def test_one_device_draws_for_all(tmp_path: Path) -> None:
     text = "g (float[6] x) => (float[6] y) { r = Relu (x) d = RandomNormalLike (r) y = Neg (d) }"
     made = model(text, 3)
     annotate(made, "r", {"x": split(0, 0, 1, 2)})
-    first, *others = run(made, 3, {"x": normal(6)})
+    first, *others = run(3, made, {"x": normal(6)})
     assert all(np.array_equal(first[0], other[0]) for other in others)
     # Within a process onnxruntime draws the same everywhere, so the graphs are looked at too.
     paths = [lower_rank(made.SerializeToString(), rank, 3, tmp_path) for rank in range(3)]

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from annotated import annotate, model, normal, split
+from annotated import annotate, model, split
+from case import normal
 from conftest import MpiRun
 
 TEXT = """g (float[n, 8] x, float[8, 12] w, float[12, 6] v) => (float[n, 6] y) {

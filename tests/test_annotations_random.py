@@ -4,9 +4,10 @@ import graphs
 import numpy as np
 import onnxruntime
 import pytest
-from annotated import MESH, run
+from annotated import MESH
 from comparison import assert_same
 from onnx import DeviceConfigurationProto, ModelProto
+from sessions import run
 
 from rankwise.models.dialects.annotation_specs import write_spec
 from rankwise.models.dialects.annotations import check
@@ -69,7 +70,7 @@ def compare(seed: int, name: str) -> None:
     case, ranks = graphs.CASES[name], 2 + seed % 3
     made, _ = annotated(seed, case.model, ranks)
     wanted = onnxruntime.InferenceSession(case.model.SerializeToString()).run(None, case.feeds)
-    for got in run(made, ranks, case.feeds):
+    for got in run(ranks, made, case.feeds):
         assert_same(got, wanted)
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
+from conftest import MpiRun
 from programs import model
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 RANKWISE = ["-m", "rankwise"]
 NEXT = """
     one = Constant<value_int=1>() r = R.Rank() n = R.Size() s = Add(r, one) next = Mod(s, n)

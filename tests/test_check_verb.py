@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from mistakes import NEXT
 from onnx import ModelProto
 from programs import model, models
 
@@ -16,10 +17,6 @@ from rankwise.models.zoo import mlp
 from rankwise.runtime.cli import main
 from rankwise.runtime.execute import NodeError
 
-NEXT = """
-    one = Constant<value_int=1>() r = R.Rank() n = R.Size() s = Add(r, one) next = Mod(s, n)
-    m = Add(r, n) p = Sub(m, one) last = Mod(p, n)
-"""
 RING = NEXT + "t = R.Send(x, next) y = R.Recv<FLOAT>(last)"
 STUCK = NEXT + "y = R.Recv<FLOAT>(last) t = R.Send(y, next)"
 

@@ -1,11 +1,10 @@
 """What `auto` stands for, and how the user's own table changes it."""
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import MpiRun
 
 from rankwise.collectives import Communicator, local
 from rankwise.collectives.choice import TWO_SHOT_FROM, Setting, automatic
@@ -14,7 +13,6 @@ from rankwise.collectives.reduction import reduction
 from rankwise.collectives.table import TABLE
 from rankwise.collectives.tuned import Case, Tuned
 
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 F4 = np.dtype("f4")
 SUM = reduction("sum", F4)
 MATMUL = reduction(lambda a, b: a @ b, F4)
@@ -59,7 +57,9 @@ def test_memory_that_is_shared_is_used() -> None:
 
 def test_nodes_are_looked_at() -> None:
     assert automatic(Setting(4, False, False), "broadcast", 8, F4).algorithm == "hierarchical"
-    assert automatic(Setting(4, False, False), "allreduce", 8, F4, SUM)[0] == "hierarchical"
+    sizes = ((4, 8), (4, 16 << 20), (6, 16 << 20))
+    found = [automatic(Setting(p, False, False), "allreduce", n, F4, SUM)[0] for p, n in sizes]
+    assert found == ["hierarchical", "rabenseifner", "hierarchical"]
 
 
 def test_a_table_comes_first_where_it_fits() -> None:

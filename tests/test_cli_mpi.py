@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conftest import MpiRun
 from graphs import MLP, build
 
 from rankwise.models.manifest import Manifest
@@ -20,7 +20,6 @@ from rankwise.runtime import arrays
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(180)]
 
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 RANKWISE = ["-m", "rankwise"]
 
 

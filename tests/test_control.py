@@ -14,12 +14,12 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import numpy_helper
-from written import Feeds, model, run
+from sessions import Feeds, run
+from written import model
 
 import rankwise
 from rankwise.collectives import Communicator, local
 from rankwise.runtime.execute import NodeError
-from rankwise.runtime.messages import Outbox
 
 Array = np.ndarray[Any, np.dtype[Any]]
 SHARED = 'rankwise.AllReduce<op="max">'
@@ -169,63 +169,17 @@ def test_a_loop_sums_over_ranks_in_every_iteration() -> None:
     np.testing.assert_array_equal(given[2], np.arange(4) + 2)
 
 
-def test_one_rank_alone_may_send_in_a_branch_and_another_receive() -> None:
+def test_a_state_that_was_an_element_is_the_callers_own() -> None:
     body = """
-        r = rankwise.Rank() zero = Sub(r, r) one = Div(two, two) is_first = Equal(r, zero)
-        y = If (is_first) <
-            then_branch = t () => (float[n] p) { t = rankwise.Send(x, one) p = Mul(x, scale) },
-            else_branch = e () => (float[n] q) { q = rankwise.Recv<dtype=1>(zero) }>
-        z = rankwise.AllReduce(y)
+        last, rows = Scan <num_scan_inputs = 1, body = b (float[n] v, float[n] e) => (
+            float[n] e, float[n] s) { s = rankwise.AllReduce(v) }> (start, x)
     """
-    made = model("(float[n] x) => (float[n] y, float[n] z)", body)
-    x = np.arange(4, dtype=np.float32)
-    first, second = run(2, made, {"x": x})
-    np.testing.assert_array_equal(first, [x / 2, 1.5 * x])
-    np.testing.assert_array_equal(second, [x, 1.5 * x])
-
-
-def test_what_a_body_sends_is_not_overwritten_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    send, complete, waiting = Outbox.send, Outbox.complete, dict[Outbox, list[Any]]()
-
-    def late(self: Outbox, comm: Communicator, array: Array, dest: int, tag: int) -> None:
-        self._held[id(array)] += 1
-        waiting.setdefault(self, []).append((comm, array, dest, tag))
-
-    def complete_late(self: Outbox) -> None:
-        for sent in waiting.pop(self, []):
-            send(self, *sent)
-        complete(self)
-
-    monkeypatch.setattr(Outbox, "send", late)
-    monkeypatch.setattr(Outbox, "complete", complete_late)
-    body = """
-        r = rankwise.Rank() zero = Sub(r, r) one = Div(two, two) is_first = Equal(r, zero)
-        a = Neg(x)
-        token = If (is_first) <
-            then_branch = t () => (bool p) { p = rankwise.Send(a, one) },
-            else_branch = e () => (bool q) { q = Identity(is_first) }>
-        s = rankwise.AllReduce(a)
-        y = If (is_first) <
-            then_branch = t2 () => (float[n] p2) { p2 = Neg(s) },
-            else_branch = e2 () => (float[n] q2) { q2 = rankwise.Recv<dtype=1>(zero) }>
-    """
-    made = model("(float[n] x) => (float[n] y)", body)
-    found = run(2, made, lambda rank: {"x": np.full(5, rank + 1, np.float32)})
-    np.testing.assert_array_equal(found, [[[3] * 5], [[-1] * 5]])
-
-
-def test_a_ring_of_sends_in_a_loop_does_not_block() -> None:
-    body = """
-        r = rankwise.Rank() n = rankwise.Size() one = Div(two, two)
-        right0 = Add(r, one) right = Mod(right0, n) left0 = Sub(r, one) left = Mod(left0, n)
-        y = Loop (n, , x) <body = b (int64 i, bool go, float[n] v) => (bool go_on, float[n] w) {
-            go_on = Identity(go) t = rankwise.Send(v, right)
-            got = rankwise.Recv<dtype=1>(left) w = Add(got, x) }>
-    """
-    made = model("(float[n] x) => (float[n] y)", body)
-    given = [np.full(20_000, rank, np.float32) for rank in range(3)]
-    for rank, (y,) in enumerate(run(3, made, lambda rank: {"x": given[rank]})):
-        np.testing.assert_array_equal(y, sum(given) + given[rank])
+    made = model("(float[n] start, float[k,n] x) => (float[n] last, float[k,n] rows)", body)
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    last, rows = run(1, made, {"start": x[0], "x": x})[0]
+    np.testing.assert_array_equal(last, x[2])
+    np.testing.assert_array_equal(rows, x[[0, 0, 1]])
+    assert not np.shares_memory(last, x)
 
 
 def test_an_error_names_the_way_to_its_node() -> None:

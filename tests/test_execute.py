@@ -1,6 +1,7 @@
 """Schedules laid out over buffers, and run between threads."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,9 +82,9 @@ def test_messages_of_scattered_blocks_arrive_in_their_order() -> None:
 @pytest.mark.parametrize("length", [3, 1000])
 def test_options_reach_the_algorithm(name: str, size: int, length: int) -> None:
     entry = lookup("allreduce", name)
-    options = {"segments": 3} if "segments" in entry.takes else {"nodes": (4, 0, 4, 2, 0)[:size]}
-    if name == "hierarchical" and size == 8:
-        options = {"nodes": (0, 0, 0, 1, 1, 2, 2, 2)}
+    options: dict[str, Any] = {"segments": 3}
+    if name == "hierarchical":
+        options["nodes"] = (4, 0, 4, 2, 0)[:size] if size < 8 else (0, 0, 0, 1, 1, 2, 2, 2)
     where = even(length, size)
 
     def work(comm: Communicator) -> np.ndarray:

@@ -64,6 +64,7 @@ def test_every_operator_with_a_rule_may_be_drawn() -> None:
         rng.standard_normal((2, 3, 4, 4)).astype("f4"), rng.random((3, 4)).astype("f4"),
         rng.random((3, 4)).astype("f4") + 1, rng.integers(0, 9, (3, 4)),
         rng.integers(0, 9, (3, 4)).astype("u1"), rng.random((3, 4)) < 0.5, np.array([2, 3]),
+        rng.standard_normal((3, 4, 5)).astype("f4"),
     ]  # fmt: skip
     drafts = [drafted(opset, *fed) for opset in OPSETS]
     begun = (grow.begun(case, rng) for case in grow.known())

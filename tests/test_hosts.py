@@ -79,6 +79,7 @@ if comm.rank == 0:
     print(*networks, flush=True)
 comm.Barrier()
 if sys.argv[1] == "fail":
+    time.sleep(0.3)  # MPICH's mpiexec drops what it has not read yet when a rank aborts
     comm.Abort(3)
 if sys.argv[1] == "sleep":
     time.sleep(1000)

@@ -14,6 +14,7 @@ from hosts import answer, program, run
 from rankwise.collectives.algorithms.hierarchical import hierarchical_allreduce
 from rankwise.collectives.algorithms.ring import ring_allreduce
 from rankwise.collectives.cost import moved
+from rankwise.collectives.nodes import tiles
 from rankwise.collectives.schedule import Algorithm, Send, schedule
 
 # Ranks of each host, and an order of ranks in which those of a host are never neighbours.
@@ -90,7 +91,9 @@ def test_ranks_know_their_host_and_save_its_link(
         assert here_mixed == [q for q in range(len(nodes)) if mixed[q] == nodes[rank]]
     expected = {
         "ring": leaving(ring_allreduce, mixed),
-        "hierarchical": leaving(hierarchical_allreduce, mixed, nodes=tuple(mixed)),
+        "hierarchical": leaving(
+            hierarchical_allreduce, mixed, nodes=tuple(mixed), segments=tiles(4 << 20)
+        ),
     }
     for rank, (*_, sent) in enumerate(rows):
         for name, nbytes in expected.items():
@@ -106,7 +109,8 @@ def leaving(algorithm: Algorithm, node: Sequence[int], **options: Any) -> list[i
     `node` gives the node of each rank.
     """
     size = len(node)
-    ends = [4 * (part * (1 << 20) // size) for part in range(size + 1)]
+    parts = size * options.get("segments", 1)
+    ends = [4 * (part * (1 << 20) // parts) for part in range(parts + 1)]
     sizes = [b - a for a, b in itertools.pairwise(ends)]
     sent = [0] * len(set(node))
     for rank, rounds in enumerate(schedule(algorithm, size, **options)):

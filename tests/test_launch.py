@@ -5,16 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import PIPE, CompletedProcess, Popen
+from subprocess import PIPE, Popen
 
 import pytest
+from conftest import MpiRun
 
 from rankwise.runtime import launch
 from rankwise.runtime.launch import LaunchError, command, without_noise
-
-MpiRun = Callable[..., CompletedProcess[str]]
 
 LAUNCH = """
 import sys
@@ -49,6 +47,38 @@ MPICH = [
     b"YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Killed (signal 9)\n",
     b"= 4\n", b"after\n",
 ]  # fmt: skip
+
+
+INTERRUPTED_IMPORT = """
+import os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("rankwise", run_name="__main__")
+"""
+INTERRUPTED_START = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from rankwise.runtime.guard import alone
+from rankwise.runtime.launch import launch
+
+class Popen(subprocess.Popen):
+    def __init__(self, argv, **options):
+        is_start = options.get("start_new_session")
+        if is_start and sys.argv[1] == "before":
+            os.kill(os.getpid(), signal.SIGINT)
+        super().__init__(argv, **options)
+        Path(sys.argv[2]).write_text(str(self.pid))
+        if is_start and sys.argv[1] == "after":
+            os.kill(os.getpid(), signal.SIGINT)
+
+subprocess.Popen = Popen
+sys.exit(alone(lambda: launch(2, [sys.executable, "-c", "import time; time.sleep(100)"])))
+"""
 
 
 def launched(ranks: int, *program: str, **options: object) -> "Popen[str]":
@@ -147,6 +177,22 @@ def test_standard_input_reaches_rank_0_and_its_output_comes_back() -> None:
     program = "from mpi4py import MPI; MPI.COMM_WORLD.rank or print(input())"
     process = launched(2, "-c", program, stdin=PIPE)
     assert ended(process, "hello\n") == (0, "hello\n", "")
+
+
+@pytest.mark.parametrize("module", ["rankwise.runtime.cli", "numpy", "rankwise.runtime.verbs"])
+def test_an_interrupt_while_modules_are_imported_ends_without_a_word(module: str) -> None:
+    argv = [sys.executable, "-c", INTERRUPTED_IMPORT, module, "run", "-n", "2", "model.onnx"]
+    assert ended(Popen(argv, stdout=PIPE, stderr=PIPE, text=True)) == (130, "", "")
+
+
+@pytest.mark.mpi
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interrupt_while_mpirun_is_started_leaves_none(when: str, tmp_path: Path) -> None:
+    started = tmp_path / "pid"
+    argv = [sys.executable, "-c", INTERRUPTED_START, when, str(started)]
+    assert ended(Popen(argv, stdout=PIPE, stderr=PIPE, text=True)) == (130, "", "")
+    assert not alive(int(started.read_text()))
 
 
 @pytest.mark.mpi

@@ -1,11 +1,7 @@
 """What many communicators and many calls leave behind: nothing."""
 
-from collections.abc import Callable
-from subprocess import CompletedProcess
-
 import pytest
-
-MpiRun = Callable[..., CompletedProcess[str]]
+from conftest import MpiRun
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(200)]
 

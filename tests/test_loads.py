@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from subprocess import CompletedProcess
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
+from conftest import MpiRun
 
 from rankwise.collectives.algorithms.direct import (
     direct_alltoall,
@@ -20,8 +20,6 @@ from rankwise.collectives.algorithms.shared import two_shot_allreduce
 from rankwise.collectives.blocks import Offsets, even
 from rankwise.collectives.loads import Piece, Taken, exchange
 from rankwise.collectives.schedule import Algorithm
-
-MpiRun = Callable[..., CompletedProcess[str]]
 
 THREE = (even(7, 3),) * 3  # blocks of 3, 2 and 2
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conftest import MpiRun
 from graphs import MLP
 from onnx import parser
 
@@ -17,8 +16,6 @@ from rankwise.models.manifest import Manifest
 from rankwise.models.plan import build_plan
 from rankwise.models.sharding import shard
 from rankwise.runtime import arrays, cli
-
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20, "rankwise" : 1]>'
 

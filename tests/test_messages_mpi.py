@@ -1,11 +1,7 @@
 """Messages between processes: longer ones than expected, and long ones in batches."""
 
-import subprocess
-from collections.abc import Callable
-
 import pytest
-
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
+from conftest import MpiRun
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(150)]
 
@@ -127,4 +123,33 @@ comm.rank or print("well")
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_long_messages_do_not_wait_for_one_another(mpirun: MpiRun, ranks: int, level: str) -> None:
     done = mpirun(ranks, START.format(level=level) + CROSSED)
+    assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr
+
+
+DROPPED = """
+import gc
+
+class Loop:
+    def __init__(self):
+        self.itself, self.batch = self, Batch(comm.group([0]))
+        self.batch.recv(np.empty(2000), 0, 5)
+
+gc.collect()
+gc.disable()
+for turn in range(120):
+    Loop()  # nobody has it, and it ends when garbage is collected
+    work = comm.irecv(np.empty(4), 0, 1)
+    gc.set_threshold(gc.get_count()[0] + 1 + turn % 60, 10, 10)
+    gc.enable()
+    for _ in range(20):
+        work.test()
+    gc.disable()
+    comm.send(np.zeros(4), 0, 1)
+    work.wait()
+print("well")
+"""
+
+
+def test_receives_may_be_dropped_wherever_garbage_is_collected(mpirun: MpiRun) -> None:
+    done = mpirun(1, START.format(level="multiple") + DROPPED, timeout=20)
     assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr

@@ -2,7 +2,8 @@
 
 import onnx
 import pytest
-from annotated import check, model, normal
+from annotated import check, model
+from case import normal
 
 onnx_ir = pytest.importorskip("onnx_ir")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from conftest import MpiRun
 from onnx import parser
 
 from rankwise.models.dialects.translation import translated
@@ -17,7 +17,6 @@ from rankwise.runtime import arrays
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 FIRST = "a = rankwise.AllReduce(x) h = Neg(x) b = com.microsoft.AllReduce(h) y = Sub(a, b)"
 SECOND = "h = Neg(x) b = com.microsoft.AllReduce(h) a = rankwise.AllReduce(x) y = Sub(a, b)"
 

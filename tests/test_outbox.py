@@ -1,8 +1,13 @@
 """Sends of a run: begun at once, held while they are under way."""
 
-import numpy as np
+import sys
+from types import FrameType
+from typing import Any
 
-from rankwise.collectives import Communicator, local
+import numpy as np
+import pytest
+
+from rankwise.collectives import Communicator, Work, local
 from rankwise.runtime.messages import Outbox, receive
 
 
@@ -41,3 +46,33 @@ def test_an_array_that_is_sent_twice_is_held_until_both_have_left() -> None:
         assert not outbox.holds(array)
 
     local.run(2, work)
+
+
+def test_what_a_message_costs_does_not_grow_with_those_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = 0
+
+    def traced(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return traced
+
+    monkeypatch.setattr(Work, "test", lambda self: False)  # none has left before the end
+
+    def work(comm: Communicator) -> list[float]:
+        nonlocal lines
+        each = list[float]()
+        for count in (50, 500):
+            outbox = Outbox()
+            for k in range(count):
+                outbox.send(comm, np.ones(1), 0, k)
+            lines, before = 0, sys.gettrace()
+            sys.settrace(traced)
+            outbox.complete()
+            sys.settrace(before)
+            each.append(lines / count)
+        return each
+
+    ((few, many),) = local.run(1, work)
+    assert many < 1.1 * few

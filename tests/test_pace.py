@@ -1,16 +1,13 @@
 """The way of long arrays through the ring."""
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import MpiRun
 
 from rankwise.collectives import Communicator
 from rankwise.collectives.pace import STRIDES, TRIAL_EVERY, Pace
-
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def ways(seconds: tuple[float, float], calls: int) -> list[int]:

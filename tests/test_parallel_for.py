@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import onnx
 import pytest
-from onnx import parser
+import sessions
+from sessions import Feeds, run
 
-import rankwise
+from rankwise import InferenceSession
 from rankwise.collectives import Communicator, local
 from rankwise.models.errors import ModelError
 from rankwise.runtime.execute import NodeError
-
-Array = np.ndarray[Any, np.dtype[Any]]
-Feeds = Mapping[str, Any]
+from rankwise.runtime.timeline import Timeline, table, timeline
+from rankwise.runtime.trace import Cost
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -24,16 +23,7 @@ X = np.arange(6, dtype=np.float32).reshape(2, 3)
 def model(
     body: str, ends: str = "(float[n,m] x, int64 count) => (float[a,b] y)"
 ) -> onnx.ModelProto:
-    header = '<ir_version: 10, opset_import: ["" : 20, "rankwise" : 1]>'
-    return parser.parse_model(f"{header} g {ends} {{ {body} }}")
-
-
-def run(size: int, made: onnx.ModelProto, feeds: Callable[[int], Feeds]) -> list[list[Array]]:
-    def on_rank(comm: Communicator) -> list[Array]:
-        with rankwise.InferenceSession(made.SerializeToString(), comm=comm) as session:
-            return session.run(None, feeds(comm.rank))
-
-    return local.run(size, on_rank, timeout=60)
+    return sessions.model(body, ends)
 
 
 def counted(count: int) -> Callable[[int], Feeds]:
@@ -63,6 +53,33 @@ def test_first_gives_every_rank_the_result_of_id_0(size: int, count: int) -> Non
     found = run(size, made, lambda rank: {"x": X + rank, "count": np.array(count)})
     for (y,) in found:
         np.testing.assert_array_equal(y, X)
+
+
+@pytest.mark.parametrize(
+    ("returns", "op", "rows"), [("concat", "AllGather", 6), ("first", "Broadcast", 2)]
+)
+def test_sharing_results_is_traced_as_the_collective_that_it_is(
+    returns: str, op: str, rows: int
+) -> None:
+    made = model(SCALED.replace("RETURNS", returns).replace("DIM", "0")).SerializeToString()
+
+    def on_rank(comm: Communicator) -> tuple[Timeline | None, dict[str, Cost], int]:
+        with InferenceSession(made, comm=comm) as session:
+            session.is_traced = True
+            session.run(None, counted(3)(comm.rank))
+            assert session.trace.spans is not None
+            trace = session.trace
+            return timeline(comm, trace.spans), trace.operators, trace.bytes_sent
+
+    results = local.run(3, on_rank, timeout=60)
+    assert all(set(costs) == {op} and costs[op].count == 1 for _, costs, _ in results)
+    # Each rank but the one that made it has to get what has been made.
+    assert sum(sent for *_, sent in results) >= 2 * rows * X.itemsize * X.shape[1]
+    line = results[0][0]
+    assert line is not None
+    (call,) = line.calls
+    assert (call.op, call.size, len(call.parts)) == (op, rows * X.itemsize * X.shape[1], 3)
+    assert table(line).splitlines()[1].split()[0] == op
 
 
 def test_each_rank_has_its_number_as_id_where_there_are_as_many() -> None:

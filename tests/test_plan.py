@@ -253,3 +253,17 @@ def test_parallel_for_is_an_instruction_though_nothing_in_it_communicates() -> N
 def test_what_cannot_be_planned_is_an_error(body: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         build_plan(model(body, "(float[n] x, bool c) => (float[n] y)"))
+
+
+def test_what_is_left_out_of_a_run_sends_nothing_in_its_bodies() -> None:
+    body = """
+        one = Constant<value_int=1>() a = Abs(x)
+        h = If (c) <then_branch = t () => (p) { s = rankwise.Send(a, one) p = Neg(a) },
+                    else_branch = e () => (q) { q = Relu(a) }>
+        g = If (c) <then_branch = t2 () => (p2) { p2 = rankwise.AllReduce(x) },
+                    else_branch = e2 () => (q2) { q2 = Relu(x) }>
+        z = Add(g, h)
+    """
+    plan = build_plan(model(body, "(float[n] x, bool c) => (a, z)"))
+    kept = [plan.instructions[k] for k in plan.reaching(("x", "c"), ("a",))]
+    assert [step.outputs for step in kept if isinstance(step, Branch)] == [("h",)]

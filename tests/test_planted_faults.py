@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import test_contrib
+import test_recurrent
 import test_rules
 import test_sharding
 
@@ -25,10 +26,12 @@ from rankwise.models.sharding.rules import (
     RULES,
     arithmetic,
     attention,
+    cells,
     contrib,
     contrib_blocks,
     convolution,
     indexing,
+    stepwise,
     structure,
 )
 from rankwise.models.sharding.rules.einsum import einsum
@@ -41,6 +44,7 @@ Comparison = Callable[[str, int, Path], None]
 EVERY_AXIS = test_sharding.test_every_axis_that_may_be_cut_gives_the_same_outputs
 CHOSEN = test_sharding.test_what_is_chosen_gives_the_same_outputs
 OPERATOR = test_rules.test_parts_give_what_the_whole_gives
+RECURRENT = test_recurrent.test_hidden_units_in_parts_give_what_the_layer_gives
 CONTRIB = test_contrib.test_every_axis_that_may_be_cut_gives_the_same_outputs
 
 
@@ -85,6 +89,7 @@ def with_others_first(layout: Layout, axis: Axis, rank: int) -> Any:
 
 
 GROUPS_AND_HEADS, UNIFY_GROUPS = attention._groups_and_heads, convolution._unify_groups
+GATES = cells.Step.gates
 
 
 def heads_in_turns(site: Site) -> tuple[Axis, Axis]:
@@ -122,6 +127,17 @@ def rounded_parts(site: Site) -> None:
     channels = site.tensor(3).axes[1]
     site.needs_whole = [axis for axis in site.needs_whole if axis is not channels]
     site.contract(channels)
+
+
+def in_torch_order(step: cells.Step, x: str, count: int, dim: int = 1) -> list[str]:
+    """Take the four gates of an LSTM for i, f, c, o."""
+    gates = GATES(step, x, count, dim)
+    return [gates[k] for k in (0, 3, 1, 2)] if count == 4 else gates
+
+
+def in_reset_order(step: cells.Step, x: str, count: int, dim: int = 1) -> list[str]:
+    """Take the first gates of a GRU for r, z."""
+    return GATES(step, x, count, dim)[:: -1 if count == 2 else 1]
 
 
 EACH_DIM = Rule(einsum("...,...,...->..."))
@@ -188,6 +204,23 @@ FAULTS = {
     "each rank rounds its summand": Fault(
         RULES, "QLinearConv", Rule(rounded_parts, convolution.local_qlinear_conv), OPERATOR,
         "QLinearConv",
+    ),
+    "the gates of an LSTM are in another order": Fault(
+        cells.Step, "gates", in_torch_order, RECURRENT, "LSTM of every input, both ways"
+    ),
+    "the gates of a GRU are in another order": Fault(
+        cells.Step, "gates", in_reset_order, RECURRENT, "GRU"
+    ),
+    "a sequence that has ended goes on": Fault(
+        stepwise._Layer, "_held", lambda layer, valid, before, made: made, RECURRENT,
+        "LSTM of lengths, backward",
+    ),
+    "a layer goes backward as it goes forward": Fault(
+        stepwise._Layer, "_turned", lambda layer, name: name, RECURRENT,
+        "RNN of every input, both ways",
+    ),
+    "a GRU resets what the product is made of": Fault(
+        stepwise._Layer, "resets_after", False, RECURRENT, "GRU that resets after the product"
     ),
     "each rank activates its summand": Fault(
         contrib, "_activate", lambda site: None, CONTRIB, "smooth"

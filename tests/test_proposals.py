@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from annotated import MESH, check, model, normal, run
+from annotated import MESH, check, model
+from case import normal
 from google.protobuf import text_format
 from onnx import ModelProto, ShardingSpecProto
+from sessions import run
 
 from rankwise.models.dialects.annotation_specs import read_spec, write_spec
 from rankwise.models.graph import load
@@ -76,26 +78,18 @@ def left(made: ModelProto, specs: dict[str, str]) -> Placement:
     return natural(choose(site, wishes, sorted(shared)), site.output())
 
 
-def test_two_broadcast_axes_compose() -> None:
+@pytest.mark.parametrize(("op", "inner"), [("Add", 1), ("MatMul", 3)])
+def test_two_broadcast_axes_compose_and_a_product_is_a_broadcast_and_a_sum(
+    op: str, inner: int
+) -> None:
     specs = {
         "x": f"{GROUPS % (0, 1, 2, 3)} {HALVES % 0}",
         "w": f"{GROUPS % (0, 2, 1, 3)} {HALVES % 1}",
     }
-    text = "g (float[2, 1] x, float[1, 2] w) => (float[2, 2] y) { y = Add (x, w) }"
-    made = annotated(text, specs)
+    ends = f"(float[2, {inner}] x, float[{inner}, 2] w) => (float[2, 2] y)"
+    made = annotated(f"g {ends} {{ y = {op} (x, w) }}", specs)
     assert held(left(made, specs), TENSOR) == SPLIT[2][1]
-    check(made, 4, {"x": normal(2, 1), "w": normal(1, 2)})
-
-
-def test_a_product_is_a_broadcast_and_a_sum() -> None:
-    specs = {
-        "x": f"{GROUPS % (0, 1, 2, 3)} {HALVES % 0}",
-        "w": f"{GROUPS % (0, 2, 1, 3)} {HALVES % 1}",
-    }
-    text = "g (float[2, 3] x, float[3, 2] w) => (float[2, 2] y) { y = MatMul (x, w) }"
-    made = annotated(text, specs)
-    assert held(left(made, specs), TENSOR) == SPLIT[2][1]
-    check(made, 4, {"x": normal(2, 3), "w": normal(3, 2)})
+    check(made, 4, {"x": normal(2, inner), "w": normal(inner, 2)})
 
 
 def test_a_sum_over_a_cut_dim_lies_on_all_devices_that_took_part() -> None:
@@ -113,7 +107,7 @@ def test_rows_and_columns_on_the_same_two_devices_make_no_sense() -> None:
     specs = {k: f"device: 0 device: 1 {HALVES % dim}" for dim, k in enumerate("xw")}
     made = annotated(text, specs)
     with pytest.raises(ValueError, match="do not compose"):
-        run(made, 4, {"x": normal(32, 1024), "w": normal(32, 1024)})
+        run(4, made, {"x": normal(32, 1024), "w": normal(32, 1024)})
 
 
 def test_stages_of_the_diagram_are_numbered_from_one() -> None:

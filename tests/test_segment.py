@@ -7,13 +7,13 @@ import itertools
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from conftest import MpiRun
 
 from rankwise.collectives import (
     Patience,
@@ -28,7 +28,6 @@ from rankwise.collectives.sharing import share
 from rankwise.collectives.transport import Transport
 from rankwise.collectives.waiting import finish
 
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,12 @@ import onnx
 import onnxruntime
 import pytest
 from comparison import assert_same
+from deadline import soon
 from sessions import Array, model, operand
 
 import rankwise
 from rankwise.collectives import Communicator, local
+from rankwise.collectives.local import LocalTransport
 from rankwise.models.errors import MeshError, ModelError
 from rankwise.models.sharding import shard
 
@@ -31,6 +32,11 @@ def mlp(path: Path) -> tuple[Path, dict[str, Array]]:
     )
     onnx.save(made, path / "mlp.onnx")
     return path / "mlp.onnx", {"x": rng.standard_normal((3, 6)).astype(np.float32)}
+
+
+def refused_by_onnxruntime() -> bytes:
+    made = model("u = .Unknown(x) y = rankwise.AllReduce<groups=[0, 1]>(u)")
+    return made.SerializeToString()
 
 
 @pytest.mark.parametrize("how", ["file", "bytes", "spmd", "per-rank"])
@@ -142,6 +148,41 @@ def test_an_error_of_one_rank_while_loading_is_raised_on_all(tmp_path: Path) -> 
     assert caught[0] == caught[1]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"path_or_bytes": b"no model"},
+        {"mesh": "tp=3"},
+        {"hints": {"w1": "halved"}},
+        {"provider_options": [{}, {}]},
+        {"path_or_bytes": refused_by_onnxruntime()},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_a_load_that_all_ranks_give_up_leaves_no_communicator(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = mlp(tmp_path)
+    made, freed = list[LocalTransport](), list[LocalTransport]()
+    group = LocalTransport.group
+
+    def counted(self: LocalTransport, ranks: tuple[int, ...]) -> LocalTransport:
+        made.append(group(self, ranks))
+        return made[-1]
+
+    monkeypatch.setattr(LocalTransport, "group", counted)
+    monkeypatch.setattr(LocalTransport, "free", lambda self: freed.append(self))
+
+    def on_rank(comm: Communicator) -> None:
+        with pytest.raises(ValueError):
+            rankwise.InferenceSession(**({"path_or_bytes": path, "comm": comm} | options))
+        comm.barrier()
+
+    local.run(2, on_rank)
+    assert {id(one) for one in made} == {id(one) for one in freed}
+    assert len(made) >= 2
+
+
 def test_options_of_the_caller_are_kept(tmp_path: Path) -> None:
     path, feeds = mlp(tmp_path)
     options = onnxruntime.SessionOptions()
@@ -200,8 +241,7 @@ def test_a_run_beside_another_is_refused_and_does_not_disturb_it(tmp_path: Path)
         made: list[Any] = []
         other = threading.Thread(target=lambda: made.extend(session.run(None, feeds)))
         other.start()  # and waits for rank 1
-        while not session._running.locked():
-            time.sleep(0.001)
+        soon(session._running.locked)
         with pytest.raises(RuntimeError, match="one run at a time"):
             session.run(None, feeds)
         may_join.set()

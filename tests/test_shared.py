@@ -6,7 +6,6 @@ Each check is a function of a communicator that every rank calls under mpirun.
 import gc
 import itertools
 import os
-import subprocess
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
@@ -16,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from checking import Check, into
+from conftest import MpiRun
 
 from rankwise.collectives import (
     CollectiveError,
@@ -27,7 +27,6 @@ from rankwise.collectives import (
 from rankwise.collectives.reduction import TILE
 from rankwise.collectives.shared import CHUNK
 
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 NAMES = ["one_shot", "two_shot", "single_copy", "auto"]

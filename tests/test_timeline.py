@@ -72,7 +72,13 @@ def test_the_table_says_what_each_operator_took_and_who_was_late() -> None:
 def test_a_trace_holds_slices_waits_and_arrows(tmp_path: Path) -> None:
     perfetto.write(tmp_path / "trace.json", Timeline.of(SENT))
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
-    assert [e["args"]["name"] for e in events if e["ph"] == "M"] == ["rank 0", "rank 1", "rank 2"]
+    names = [(e["name"], e["pid"], e["args"]["name"]) for e in events if e["ph"] == "M"]
+    assert names == [
+        named
+        for rank in range(3)
+        for named in (("process_name", rank, f"rank {rank}"), ("thread_name", rank, "steps"))
+    ]
+    assert {e["tid"] for e in events} == {0}
     (first, wait) = (e for e in events if e["ph"] == "X" and e["pid"] == 1 and e["ts"] == 0)
     assert (first["cat"], first["dur"]) == ("communication", 1_750_000)
     assert first["args"] == {"op": "Recv", "bytes": 3_000_000, "sent": 0, "peer": 0, "tag": 7}

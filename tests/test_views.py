@@ -1,19 +1,17 @@
 """Arrays in shared memory, and results that ranks share."""
 
 import gc
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import MpiRun
 
 from rankwise.collectives import Communicator, MismatchError, local
 from rankwise.collectives.arena import KEPT, Arena, arena
 from rankwise.collectives.control import HOLDS
 from rankwise.collectives.segment import created
-
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import MpiRun
+from deadline import soon
 
 from rankwise.collectives import (
     CollectiveError,
@@ -19,16 +20,6 @@ from rankwise.collectives import (
     Work,
     local,
 )
-
-MpiRun = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def soon(holds: Callable[[], bool]) -> None:
-    """Callbacks may come on another thread, right after wait() has returned."""
-    deadline = time.monotonic() + 5
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def test_every_collective_has_an_i_form_with_the_same_result() -> None:

@@ -8,14 +8,10 @@ from onnx import helper
 
 from ...collectives.reduction import reduction
 from ...collectives.table import SPECIAL, TABLE, lookup
-from ..opset import OPS
+from ..functions.lowering import COLLECTIVES
+from ..opset import DIMS, OPS
 from .events import Event
 from .findings import Finding
-
-DIMS = ("dim", "split_dim", "concat_dim")
-
-COLLECTIVES = {name: name.lower() for name in OPS} | {"ReduceScatter": "reduce_scatter"}
-"""collectives' own names of operators"""
 
 
 def flaws(event: Event) -> Iterator[Finding]:

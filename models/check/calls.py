@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..opset import OPS, result
-from .alone import DIMS
+from ..opset import DIMS, GROUP, OPS, result
 from .events import Event, Shared, Value
 from .findings import Finding
 from .values import UNKNOWN, Dims, Tensor, dtype_name, may_equal
 
-PLACE = ("groups", "group_size", "axis_name", "dtype", "order", "effects")
+PLACE = (*GROUP, "dtype", "order", "effects")
 """Attributes that need not be the same: groups are compared as ranks, dtype with what comes, and a
 rank numbers what it has."""
 
@@ -90,7 +89,7 @@ def given(events: Sequence[Event], shared: Shared) -> list[Value]:
         root = first.step.attributes["root"]
         value = events[root].value if 0 <= root < len(events) else None
         return [value or shared.value(UNKNOWN)] * len(events)
-    if first.op in ("AllReduce", "AllGather"):
+    if first.op in ("AllReduce", "AllGather", "ParallelFor"):
         # The same for all, bit by bit.
         return [shared.value(_result(events, first))] * len(events)
     return [shared.value(_result(events, event)) for event in events]

@@ -50,7 +50,7 @@ class Event(NamedTuple):
 
     @property
     def node(self) -> str:
-        return self.step.node_name or self.step.inputs[0]
+        return self.step.node_name or next(iter(self.step.inputs), "")
 
     @property
     def place(self) -> int:
@@ -100,8 +100,6 @@ class Decision(NamedTuple):
     """who communicates in what it decides on, as far as the program has come"""
     about: str
     """the first communication there, "" if there is none"""
-    is_alike: bool
-    """whether both ways communicate alike"""
 
 
 class Numbers:
@@ -131,6 +129,10 @@ class Shared:
     assumed: bool = True
     """what is assumed of unknown conditions"""
     steps_left: int = STEPS
+    ways: dict[tuple[int, int], list[Tensor]] = field(default_factory=dict)
+    """what is known of the results of both ways of an assumed If, by rank and its id"""
+    is_mixed: bool = False
+    """whether such results are taken to be of either way"""
     numbers: Numbers = field(default_factory=Numbers)
     findings: list[Finding] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)

@@ -7,13 +7,13 @@ whether all ranks that it concerns decide on the same value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from ..opset import OPS
-from ..plan import Branch, Communicate, Control, ParallelFor, Plan, Repeat, Scan
+from ..plan import Branch, Control, ParallelFor, Repeat, Scan
 from .events import Decision, Event, Events, Value
+from .findings import Finding
 from .values import UNKNOWN, Tensor
 
 if TYPE_CHECKING:
@@ -24,12 +24,19 @@ ASSUMED_ITERATIONS = 2
 
 
 def branch(program: Program, step: Branch, scope: Scope) -> Events:
-    """Follow an If."""
+    """Follow an If: one way, or both where neither communicates and only a run knows which."""
     condition = program.read(scope, step.inputs[0], step)
     known = condition.tensor.number
-    taken = _decide(program, step, condition.number) if known is None else known != 0
-    body = step.then_body if taken else step.else_body
-    made = yield from program.body(step, body, (), scope)
+    if known is None and not any(body.is_effect for body in step.bodies):
+        one = yield from program.body(step, step.then_body, (), scope)
+        other = yield from program.body(step, step.else_body, (), scope)
+        made = _either(program, one, other, [condition])
+    else:
+        taken = _decide(program, step, condition) if known is None else known != 0
+        body = step.then_body if taken else step.else_body
+        made = yield from program.body(step, body, (), scope)
+        if known is None:
+            made = _assumed(program, step, condition, made)
     scope.update(zip(step.outputs, made, strict=True))
 
 
@@ -39,7 +46,7 @@ def repeat(program: Program, step: Repeat, scope: Scope) -> Events:
         program.read(scope, name, step) for name in step.inputs[: 2 + step.carried]
     )
     has_trips, has_condition = map(bool, step.inputs[:2])
-    initial, rows, is_assumed = carried, list[list[Value]](), False
+    initial, rows, assumed = carried, list[list[Value]](), list[Value]()
     for k in count():
         unknown = []
         if has_trips:
@@ -52,29 +59,30 @@ def repeat(program: Program, step: Repeat, scope: Scope) -> Events:
                 break
             unknown += [condition] if condition.tensor.number is None else []
         if unknown:
-            is_assumed = True
-            goes_on = [_decide(program, step, value.number) for value in unknown]
+            assumed += unknown
+            goes_on = [_decide(program, step, value) for value in unknown]
             if not all(goes_on) or k == ASSUMED_ITERATIONS:
                 break
         given = (program.shared.constant(k), condition, *carried)
         made = yield from program.body(step, step.body, given, scope)
         condition, carried = made[0], made[1 : 1 + step.carried]
         rows.append(made[1 + step.carried :])
-    if is_assumed:
-        carried = [_either(program, *pair) for pair in zip(initial, carried, strict=True)]
+    if assumed:
+        carried = _either(program, initial, carried, assumed)
     scope.update(zip(step.outputs, carried, strict=False))
-    names = step.outputs[step.carried :]
-    _stack(program, scope, names, rows, [0] * len(names), is_assumed)
+    dims = [0] * (len(step.outputs) - step.carried)
+    _stack(program, step, scope, rows, dims, assumed)
 
 
 def scan(program: Program, step: Scan, scope: Scope) -> Events:
     """Follow a Scan."""
     walked = len(step.input_dims)
     read = [program.read(scope, name, step) for name in step.inputs[: step.states + walked]]
-    states, inputs, rows = read[: step.states], read[step.states :], list[list[Value]]()
-    shape = inputs[0].tensor.shape
-    length = None if shape is None else shape[step.input_dims[0]]
-    trips = length if length is not None else _decide(program, step, inputs[0].number)
+    initial, inputs, rows = read[: step.states], read[step.states :], list[list[Value]]()
+    ways = zip(inputs, step.input_dims, strict=True)
+    length, *_ = [_length(program, step, value, dim) for value, dim in ways]
+    trips = length if length is not None else _decide(program, step, inputs[0])
+    states = initial
     for _ in range(trips):
         slices = [
             program.shared.value(_element(value.tensor, dim))
@@ -83,9 +91,10 @@ def scan(program: Program, step: Scan, scope: Scope) -> Events:
         made = yield from program.body(step, step.body, (*states, *slices), scope)
         states = made[: step.states]
         rows.append(made[step.states :])
+    if length is None:
+        states = _either(program, initial, states, [inputs[0]])
     scope.update(zip(step.outputs, states, strict=False))
-    names = step.outputs[step.states :]
-    _stack(program, scope, names, rows, step.output_dims, length is None)
+    _stack(program, step, scope, rows, step.output_dims, [] if length is not None else inputs[:1])
 
 
 def parallel_for(program: Program, step: ParallelFor, scope: Scope) -> Events:
@@ -98,8 +107,11 @@ def parallel_for(program: Program, step: ParallelFor, scope: Scope) -> Events:
         wanted = len(event.group) if step.body.is_effect else "at least 1"
         text = f"expected a count of {wanted}, got {number}"
         shared.findings.append(event.finding("mismatch", text))
+    if number is None and step.body.is_effect:
+        number = len(event.group)  # any other one is refused
     for k in () if number is None else _dealt(number, event.place, len(event.group)):
         yield from program.body(step, step.body, (shared.constant(k), *given), scope)
+    program.concern(event.group)
     made = yield event._replace(value=total)
     for k, name in enumerate(step.outputs):
         scope[name] = Value(UNKNOWN, shared.numbers.of("result", made.number, k))
@@ -110,64 +122,103 @@ FOLLOW: Mapping[type[Control], Callable[[Program, Any, Scope], Events]] = {
 }  # fmt: skip
 
 
-def _decide(program: Program, step: Control, number: int) -> bool:
+def _decide(program: Program, step: Control, condition: Value) -> bool:
     """Assume something of an unknown condition, and note it."""
-    shared = program.shared
-    effects = [s for body in step.bodies for s in body.communications if OPS[s.op].is_effect]
-    about = f"{effects[0].op} {effects[0].node_name!r}" if effects else ""
-    is_alike = isinstance(step, Branch) and _spoken(step.then_body) == _spoken(step.else_body)
+    shared, number = program.shared, condition.number
+    about = next((s.label for body in step.bodies for s in body.effects), "")
     ranks = program.concerned[-1]
-    decision = Decision(program.rank, step.op, step.node_name, abs(number), ranks, about, is_alike)
+    decision = Decision(program.rank, step.op, step.node_name, abs(number), ranks, about)
     shared.decisions.append(decision)
     return shared.assumed if number > 0 else not shared.assumed
 
 
-def _spoken(plan: Plan) -> list[tuple[object, ...]]:
-    """List what a body communicates, to be compared with another."""
-    return [(s.op, _peer_name(s), sorted(s.attributes.items())) for s in plan.communications]
+def _assumed(program: Program, step: Branch, condition: Value, made: list[Value]) -> list[Value]:
+    """What is known of the results of an assumed way: where conditions mix, of either way."""
+    shared, key = program.shared, (program.rank, id(step))
+    tensors = shared.ways.get(key, [value.tensor for value in made])
+    both = [tensor.joined(value.tensor) for tensor, value in zip(tensors, made, strict=True)]
+    shared.ways[key] = both
+    if not shared.is_mixed:
+        return made
+    number = shared.numbers.of
+    return [
+        value
+        if tensor.content is not None
+        else Value(tensor, number("either", condition.number, value.number))
+        for tensor, value in zip(both, made, strict=True)
+    ]
 
 
-def _peer_name(step: Communicate) -> str:
-    op = OPS[step.op]
-    return step.inputs[op.operand != "none"] if op.peer is not None else ""
-
-
-def _either(program: Program, before: Value, after: Value) -> Value:
-    """What is known of a value that a loop may have changed, or not."""
-    joined = before.tensor.joined(after.tensor)
-    number = program.shared.numbers.of("either", before.number, after.number)
-    return Value(joined, before.number if before == after else number)
+def _either(
+    program: Program, ones: Iterable[Value], others: Iterable[Value], deciding: Iterable[Value]
+) -> list[Value]:
+    """What is known of values that are the ones or the others, as unknown conditions decide."""
+    numbers, conditions = program.shared.numbers, tuple([value.number for value in deciding])
+    return [
+        one
+        if one == other
+        else Value(
+            one.tensor.joined(other.tensor),
+            numbers.of("either", conditions, one.number, other.number),
+        )
+        for one, other in zip(ones, others, strict=True)
+    ]
 
 
 def _element(tensor: Tensor, dim: int) -> Tensor:
     """What is known of an element along a dim."""
-    if tensor.shape is None:
+    shape = tensor.shape
+    if shape is None or not -len(shape) <= dim < len(shape):
         return Tensor(tensor.dtype)
-    shape = list(tensor.shape)
-    del shape[dim]
-    return Tensor(tensor.dtype, tuple(shape))
+    dim %= len(shape)
+    return Tensor(tensor.dtype, shape[:dim] + shape[dim + 1 :])
+
+
+def _length(program: Program, step: Scan, value: Value, dim: int) -> int | None:
+    """The length of what a Scan goes along, if that is known; 0 of a dim that is none."""
+    shape = value.tensor.shape
+    if shape is None:
+        return None
+    place = _counted(program, step, "scan_input_axes", dim, len(shape))
+    return 0 if place is None else shape[place]
+
+
+def _counted(program: Program, step: Control, name: str, dim: int, rank: int) -> int | None:
+    """Count a dim from the first one; note one that tensors of that rank do not have."""
+    if -rank <= dim < rank:
+        return dim % rank
+    text = f"expected {name} from {-rank} to {rank - 1}, got {dim}"
+    found = Finding("mismatch", program.rank, step.op, step.node_name, text)
+    program.shared.findings.append(found)
+    return None
 
 
 def _stack(
     program: Program,
+    step: Repeat | Scan,
     scope: Scope,
-    names: Sequence[str],
     rows: Sequence[Sequence[Value]],
     dims: Sequence[int],
-    is_assumed: bool,
+    assumed: Sequence[Value],
 ) -> None:
-    """Note what is known of the results of all iterations, stacked."""
-    for k, name in enumerate(names):
+    """Note what is known of the latest outputs: results of all iterations, stacked along dims.
+
+    `assumed` is what their count depends on; nothing where it is known.
+    """
+    decided = tuple(value.number for value in assumed)
+    for k, name in enumerate(step.outputs[len(step.outputs) - len(dims) :]):
         tensors = [row[k].tensor for row in rows]
         joined = tensors[0] if tensors else UNKNOWN
         for tensor in tensors[1:]:
             joined = joined.joined(tensor)
         if joined.shape is not None:
-            shape = list(joined.shape)
-            place = dims[k] if dims[k] >= 0 else len(shape) + 1 + dims[k]
-            shape.insert(place, None if is_assumed else len(tensors))
-            joined = joined._replace(shape=tuple(shape))
-        scope[name] = program.shared.value(joined._replace(content=None))
+            shape, count = joined.shape, None if assumed else len(tensors)
+            at = _counted(program, step, "scan_output_axes", dims[k], len(shape) + 1)
+            whole = None if at is None else (*shape[:at], count, *shape[at:])
+            joined = joined._replace(shape=whole)
+        numbers = [row[k].number for row in rows]
+        number = program.shared.numbers.of("stacked", dims[k], decided, *numbers)
+        scope[name] = Value(joined._replace(content=None), number)
 
 
 def _dealt(total: int, place: int, size: int) -> range:

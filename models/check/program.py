@@ -87,6 +87,11 @@ class Program:
         yield from self.run(body, inner)
         return [self.read(inner, name, step) for name in body.outputs]
 
+    def concern(self, ranks: Iterable[int]) -> None:
+        """Note that these ranks communicate in the bodies that it is inside of."""
+        for noted in self.concerned:
+            noted.update(ranks)
+
     def read(self, scope: Scope, name: str, step: Communicate | Control) -> Value:
         """Look a value up; one that is not there yet is a finding."""
         return scope.get(name) or self._unready(scope, name, Reader(step.op, step.node_name))
@@ -171,8 +176,7 @@ class Program:
         if op.peer is not None and peer is not None:
             event = event._replace(peer=self._peer(event, op.peer, peer.tensor.number))
         self.shared.findings.extend(flaws(event))
-        for ranks in self.concerned:
-            ranks.update(group if event.peer is None else {event.peer})
+        self.concern(group if event.peer is None else (event.peer,))
         made = yield event
         results = [made, TRUE] if op.gives == "Y" else [TRUE]
         scope.update(zip(step.outputs, results, strict=False))

@@ -1,4 +1,8 @@
-"""The check of a program: one pass, or two where something has to be assumed."""
+"""The check of a program: one pass, or two where something has to be assumed.
+
+Where ranks decide on several unknown values, some may be true and others false: then two more
+passes take what branches give for what is known of both their ways.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from .findings import Finding, Verdict
 from .match import Match
 from .program import Program
 from .transfer import Transfer
+from .values import Tensor
 
 
 def check(
@@ -31,10 +36,17 @@ def check(
     """
     of_ranks = list(zip(plans, meshes or [None] * len(plans), strict=True))
     transfer = Transfer()
-    passes = [_pass(of_ranks, Shared(len(plans), transfer, True, steps), rendezvous=rendezvous)]
+    ways: dict[tuple[int, int], list[Tensor]] = {}
+
+    def passed(*, assumed: bool, is_mixed: bool = False) -> Pass:
+        shared = Shared(len(plans), transfer, assumed, steps, ways, is_mixed)
+        return _pass(of_ranks, shared, rendezvous=rendezvous)
+
+    passes = [passed(assumed=True)]
     if passes[0].decisions:
-        shared = Shared(len(plans), transfer, False, steps)
-        passes.append(_pass(of_ranks, shared, rendezvous=rendezvous))
+        passes.append(passed(assumed=False))
+    if ways and any(one.conditions > 1 for one in passes):
+        passes += [passed(assumed=assumed, is_mixed=True) for assumed in (True, False)]
     alone = [finding for one in passes for finding in _taken_alone(one.decisions)]
     if alone:
         # What is wrong in one pass may come of an assumption that never holds on all ranks.
@@ -60,6 +72,11 @@ class Pass(NamedTuple):
     open: int
     is_complete: bool
 
+    @property
+    def conditions(self) -> int:
+        """How many unknown values were decided on."""
+        return len({decision.number for decision in self.decisions})
+
 
 def _pass(
     of_ranks: Sequence[tuple[Plan, Mesh | None]], shared: Shared, *, rendezvous: bool
@@ -82,7 +99,7 @@ def _taken_alone(decisions: Sequence[Decision]) -> Iterator[Finding]:
         deciding[decision.number].add(decision.rank)
     for decision in decisions:
         others = sorted(decision.ranks - deciding[decision.number] - {decision.rank})
-        if decision.about and others and not decision.is_alike:
+        if decision.about and others:
             text = (
                 f"expected a condition that is the same on rank {others[0]}, since it decides on "
                 f"{decision.about}; Broadcast it first"

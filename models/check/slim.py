@@ -7,6 +7,7 @@ from pathlib import Path
 
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from ..nodes import copied
 from ..plan import Branch, Communicate, Compute, Instruction, Plan
 from .values import Tensor, is_small
 
@@ -50,8 +51,7 @@ def _model(model: ModelProto, folder: Path | None) -> ModelProto:
 def _node(node: NodeProto) -> NodeProto:
     if node.op_type != "Constant" or not any(entry.HasField("t") for entry in node.attribute):
         return node
-    made = NodeProto()
-    made.CopyFrom(node)
+    made = copied(node)
     for entry in made.attribute:
         entry.t.CopyFrom(_tensor(entry.t, None))
     return made

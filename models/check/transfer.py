@@ -20,7 +20,7 @@ from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from .. import contrib
 from ..graph import opsets
-from ..nodes import RANDOM, draws, references, subgraphs
+from ..nodes import draws, references, subgraphs
 from ..shapes import UNFOLLOWED, in_question
 from .values import UNKNOWN, Array, Tensor, is_small
 
@@ -83,7 +83,7 @@ class Transfer:
         given = tuple([name != "" for name in inputs + makes])
         kind: tuple[object, ...] = (domain, versions.get(domain, 1), op_type, len(inputs), given)
         if not node.attribute:  # most have none, and all of what follows takes time
-            return Node(node, inputs, makes, self._number(kind), op_type in RANDOM)
+            return Node(node, inputs, makes, self._number(kind), draws(node))
         attributes = [entry.SerializeToString(deterministic=True) for entry in node.attribute]
         number = self._number((*kind, *sorted(attributes)))
         return Node(node, inputs + _captured(node), makes, number, draws(node))

@@ -3,7 +3,8 @@
 A node that is computed on parts gets a spec for each of its tensors that is cut, wherever the spec
 can be said: not that of a concatenation whose parts are each cut, such as packed queries, keys and
 values. Such a tensor lies as the nodes around it have it. What no node says, that parts stay
-partial until they meet others, is lost as well.
+partial until they meet others, is lost as well. So is the cut of a layer that communicates in its
+own steps: it is computed whole.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _annotated(site: Site, layout: Layout, stage: int | None, count: int) -> Nod
     placements = {
         name: placed
         for name, tensor in tensors.items()
-        if (placed := placement(tensor, layout, devices)) and not is_opaque(site, layout)
+        if (placed := placement(tensor, layout, devices)) and _is_on_parts(site, layout)
     }
     if not placements and count > 1:
         placements = {next(filter(None, site.node.output)): Placement.everywhere(devices)}
@@ -55,6 +56,10 @@ def _annotated(site: Site, layout: Layout, stage: int | None, count: int) -> Nod
     if count > 1:
         entry.pipeline_stage = stage
     return node
+
+
+def _is_on_parts(site: Site, layout: Layout) -> bool:
+    return not is_opaque(site, layout) and not any(map(layout.holds, site.gathered))
 
 
 def placement(tensor: Tensor, layout: Layout, devices: Sequence[int]) -> Placement | None:

@@ -7,15 +7,16 @@ from typing import Any
 from onnx import ModelProto, helper, parser
 
 from ..errors import ModelError
+from ..graph import mesh_of
+from ..imports import with_imports
 from ..known import integers, types
-from ..mesh import Mesh
 from ..nodes import every_node
 from ..opset import DOMAIN
 from ..plan import check_whole, sealed
 from ..plan.seal import set_seal
 from . import DIALECTS
 from .dialect import Dialect
-from .translation import resolved, translated, with_imports
+from .translation import resolved, translated
 from .writing import Writer
 
 OURS = "rankwise"
@@ -30,8 +31,7 @@ def converted(model: ModelProto, name: str, ranks: int | None = None) -> ModelPr
     """
     if name != OURS and name not in DIALECTS:
         raise ValueError(f"expected a dialect of {', '.join((OURS, *DIALECTS))}, got {name!r}")
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    mesh = Mesh.parse(metadata["rankwise.mesh"]) if "rankwise.mesh" in metadata else None
+    mesh = mesh_of(model)
     if mesh is not None and ranks not in (None, mesh.size):
         raise ModelError(
             f"the model is made for the mesh {mesh}, of {mesh.size} ranks, not {ranks}"
@@ -42,10 +42,11 @@ def converted(model: ModelProto, name: str, ranks: int | None = None) -> ModelPr
     if name == OURS:
         return sealed(made)
     set_seal(made, None)
+    metadata = {entry.key: entry.value for entry in made.metadata_props}
     rank = int(metadata["rankwise.rank"]) if "rankwise.rank" in metadata else None
     writer = Writer(DIALECTS[name], mesh, rank, size, types(made), integers(made))
     for holder in (made.graph, *made.functions):
-        writer.rewrite(holder.node)
+        writer.rewrite(holder)
     for holder in (made, *made.functions):
         _import(holder, DIALECTS[name])
     _define(made, DIALECTS[name])

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, inliner
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
+from ..calls import inlined
 from ..errors import ModelError, PlacementError
-from ..nodes import label, subgraphs
+from ..nodes import label, replace_nodes, subgraphs
 from ..ordering import stable_order
 from ..placing.choosing import Wish, choose
 from ..placing.cuts import shape_of
@@ -79,10 +80,8 @@ def lowered(model: ModelProto, rank: int, size: int) -> ModelProto:
 
     Raises ModelError, with the node, for specs that cannot be read or do not fit.
     """
-    if model.functions:
-        model = inliner.inline_local_functions(model)
     made = ModelProto()
-    made.CopyFrom(model)
+    made.CopyFrom(inlined(model))
     if not any(entry.domain in ("", "ai.onnx") for entry in made.opset_import):
         made.opset_import.append(helper.make_opsetid("", OPSET))
     nodes = [made.graph.node[k] for k in stable_order(made.graph.node)]
@@ -92,8 +91,7 @@ def lowered(model: ModelProto, rank: int, size: int) -> ModelProto:
             lowering.write(node)
         except (PlacementError, ModelError) as error:
             raise ModelError(f"{label(node)}: {error}") from None
-    del made.graph.node[:]
-    made.graph.node.extend(lowering.out.nodes)
+    replace_nodes(made.graph, lowering.out.nodes)
     made.graph.initializer.extend(weight.proto for weight in lowering.out.constants.values())
     made.graph.value_info.extend(lowering.out.value_info.values())
     return made

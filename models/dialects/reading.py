@@ -12,6 +12,7 @@ from typing import Any
 from onnx import AttributeProto, ModelProto, NodeProto, TypeProto, helper
 
 from ..errors import ModelError
+from ..graph import mesh_of
 from ..known import types
 from ..mesh import Mesh
 from ..nodes import attribute, label
@@ -61,8 +62,7 @@ class Reader:
 
     @cached_property
     def mesh(self) -> Mesh | None:
-        metadata = {entry.key: entry.value for entry in self.model.metadata_props}
-        return Mesh.parse(metadata["rankwise.mesh"]) if "rankwise.mesh" in metadata else None
+        return mesh_of(self.model)
 
     def read(self, node: NodeProto) -> list[NodeProto]:
         """Return a node in ours. Raises ModelError for one that cannot be said there."""

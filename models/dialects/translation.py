@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from onnx import ModelProto, NodeProto, helper
+from onnx import ModelProto, NodeProto
 
 from ..calls import inlined
+from ..imports import with_imports
 from ..meshes import with_lists
-from ..nodes import rewrite, subgraphs, with_inner
-from ..opset import DOMAIN, is_ours
+from ..nodes import rewrite, subgraphs
+from ..opset import is_ours
 from .reading import Reader
 from .recognition import is_foreign, speaks
 
@@ -34,22 +35,6 @@ def translated(model: ModelProto, ranks: int | None = None) -> ModelProto:
     return made
 
 
-def with_imports(model: ModelProto) -> ModelProto:
-    """Return a model that imports ours and every domain that it uses.
-
-    onnxruntime's own are often left out, or written with a dot before them.
-    """
-    made = ModelProto()
-    made.CopyFrom(model)
-    for holder, nodes in ((made, made.graph.node), *((f, f.node) for f in made.functions)):
-        kept = {_plain(e.domain): e.version for e in holder.opset_import}
-        used = {DOMAIN, *(_plain(node.domain) for node in with_inner(nodes))}
-        del holder.opset_import[:]
-        for domain, version in (dict.fromkeys(sorted(used), 1) | kept).items():
-            holder.opset_import.append(helper.make_opsetid(domain, version))
-    return made
-
-
 def resolved(model: ModelProto) -> ModelProto:
     """Return a model without functions, if one communicates by attributes that its calls give."""
     for function in model.functions:
@@ -61,8 +46,3 @@ def resolved(model: ModelProto) -> ModelProto:
 def _refers(node: NodeProto) -> bool:
     is_one = (is_ours(node) or is_foreign(node)) and any(e.ref_attr_name for e in node.attribute)
     return is_one or any(_refers(inner) for body in subgraphs(node) for inner in body.node)
-
-
-def _plain(domain: str) -> str:
-    domain = domain.removeprefix(".")
-    return "" if domain == "ai.onnx" else domain

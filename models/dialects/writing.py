@@ -7,16 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnx import NodeProto, TensorProto, TypeProto, helper
+from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, TypeProto, helper
 
 from ..errors import ModelError
 from ..groups import members
 from ..mesh import Mesh
-from ..nodes import label, references, subgraphs
-from ..opset import OPS, attributes, is_ours, tensor_type
+from ..nodes import label, references, replace_nodes, subgraphs
+from ..opset import GROUP, OPS, attributes, is_ours, tensor_type
 from .dialect import ABSENT, SELF, Dialect, Form, single
-
-GROUPS = ("groups", "group_size", "axis_name")
 
 ADVICE = ("algorithm",)
 """Attributes of ours that change no result, and are left out."""
@@ -36,19 +34,17 @@ class Writer:
     """integers among the constants, by name"""
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def rewrite(self, nodes: Any) -> None:
-        """Rewrite a list of nodes in place, and the bodies that they hold.
+    def rewrite(self, holder: GraphProto | FunctionProto) -> None:
+        """Rewrite the nodes of a graph or a function, and the bodies that they hold.
 
         Raises ModelError for a node that cannot be said, and why.
         """
-        read = {name for node in nodes for name in references(node)}
-        made = [new for node in nodes for new in self._written(node, read)]
-        del nodes[:]
-        nodes.extend(made)
+        read = {name for node in holder.node for name in references(node)}
+        replace_nodes(holder, [new for node in holder.node for new in self._written(node, read)])
 
     def _written(self, node: NodeProto, read: set[str]) -> list[NodeProto]:
         for body in subgraphs(node):
-            self.rewrite(body.node)
+            self.rewrite(body)
         if not is_ours(node):
             return [node]
         try:
@@ -131,7 +127,7 @@ class Writer:
             theirs[name] = self._self()
         if form.kinds:
             theirs[form.kinds] = [self._kind(x, ours)]
-        theirs |= self._ranks(form, {k: ours.pop(k) for k in GROUPS if k in ours})
+        theirs |= self._ranks(form, {k: ours.pop(k) for k in GROUP if k in ours})
         if form.is_flat and not self._divides(x, values):
             raise ValueError("it cuts tensors whose dim 0 is known to be a multiple of the ranks")
         if ours:
@@ -180,7 +176,7 @@ class Writer:
         return members(group, self.mesh, self.rank, self.size)
 
     def _count(self, values: Mapping[str, Any]) -> int:
-        row = self._row({k: values[k] for k in GROUPS if k in values})
+        row = self._row({k: values[k] for k in GROUP if k in values})
         count = self.size if row is None else len(row)
         if count is None:
             raise ValueError("it takes the number of ranks, which is not known")
@@ -198,7 +194,7 @@ def _has(form: Form, values: Mapping[str, Any]) -> bool:
         return False
     return all(
         meant.values is None
-        or meant.ours in GROUPS
+        or meant.ours in GROUP
         or values.get(meant.ours) in meant.values.values()
         for meant in form.attributes.values()
     )

@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper, shape_inference
+from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper
 
+from ...collectives.reduction import reduction
 from ..calls import inlined
 from ..errors import ModelError
 from ..graph import load, opsets
-from ..nodes import every_node, label, rewrite, subgraphs
+from ..known import inferred
+from ..nodes import every_node, free, label, rewrite, subgraphs, value_names
+from ..opset import DIMS, GROUP, OPS, VERSION, attributes, is_ours
 from ..opset import DOMAIN as OURS
-from ..opset import OPS, VERSION, attributes, is_ours
 from ..plan import check_whole, sealed
 from ..shapes import infer
 from .lowering import Lowering, check_algorithm
@@ -26,8 +28,7 @@ Place = Callable[[Mapping[str, Any]], tuple[int, int]]
 OLDEST = 13
 """The opset in which Split is told the lengths of parts by a tensor."""
 
-GROUP = ("groups", "group_size", "axis_name")
-KEPT = ("dim", "split_dim", "concat_dim", *GROUP)
+KEPT = (*DIMS, *GROUP)
 """Attributes that a call has of its node."""
 
 LOGICAL = ("land", "lor", "lxor")
@@ -52,7 +53,7 @@ def lower(model: ModelProto, chosen: Mapping[str, str], place: Place | None) -> 
     opset = opsets(made).get("", 1)
     if opset < OLDEST:
         raise ModelError(f"expected a model of opset {OLDEST} or newer, got {opset}")
-    lowerer = _Lowerer(chosen, place, opset, element_types(made))
+    lowerer = _Lowerer(chosen, place, opset, element_types(made), value_names(made.graph))
     rewrite(made.graph, lowerer.called)
     known = {(function.domain, function.name) for function in made.functions}
     made.functions.extend(f for f in lowerer.functions.values() if (f.domain, f.name) not in known)
@@ -65,10 +66,7 @@ def lower(model: ModelProto, chosen: Mapping[str, str], place: Place | None) -> 
 
 def element_types(model: ModelProto) -> dict[str, int]:
     """Return what is known of the element types of a model's values, in bodies too."""
-    try:
-        told = shape_inference.infer_shapes(model)
-    except Exception:  # of what onnx thinks wrong; onnxruntime may still run it
-        told = model
+    told = inferred(model)
     graphs = [told.graph, *(b for node in every_node(told) for b in subgraphs(node))]
     types = {
         value.name: value.type.tensor_type.elem_type
@@ -89,6 +87,8 @@ class _Lowerer:
     place: Place | None
     opset: int
     types: Mapping[str, int]
+    taken: set[str]
+    """the names of values"""
     functions: dict[str, FunctionProto] = field(default_factory=dict)
     """those that are called, by name"""
 
@@ -99,22 +99,22 @@ class _Lowerer:
         try:
             values = attributes(node)
             return self._call(node, values)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ModelError(f"{label(node)}: {error}") from None
 
     def _call(self, node: NodeProto, values: Mapping[str, Any]) -> list[NodeProto]:
         has_operand = OPS[node.op_type].operand != "none"
         operand, tokens = list(node.input[:has_operand]), list(node.input[has_operand:])
-        made, after = _together([name for name in tokens if name], node)
+        made, after = self._together([name for name in tokens if name], node)
         given = {name: values[name] for name in KEPT if name in values}
         if has_operand:
             given["dtype"] = self._dtype(node, values)
-        if values.get("op") in LOGICAL and given["dtype"] != TensorProto.BOOL:
-            raise ValueError(f"expected bool for op {values['op']!r}, as ONNX has it")
+        if "op" in values:
+            _check_op(values["op"], given["dtype"])
         inputs = [*(operand or [""] * has_operand), *after]
         if self._is_generic(node, values):
             name = ring_name(values["op"])
-            numbers = _numbers(node, given)
+            numbers = self._numbers(node, given)
             made, inputs = made + numbers, [*(n.output[0] for n in numbers), *inputs]
             if name not in self.functions:
                 self.functions[name] = ring_function(values["op"], self.opset)
@@ -151,27 +151,35 @@ class _Lowerer:
             )
         return int(kind)
 
+    def _numbers(self, node: NodeProto, given: Mapping[str, Any]) -> list[NodeProto]:
+        """Return nodes that give rank and size within the group of a node."""
+        group = {name: value for name, value in given.items() if name in GROUP}
+        names = {op_type: self._named(node, op_type) for op_type in ("Rank", "Size")}
+        return [
+            helper.make_node(op_type, [], [name], name, domain=OURS, **group)
+            for op_type, name in names.items()
+        ]
 
-def _numbers(node: NodeProto, given: Mapping[str, Any]) -> list[NodeProto]:
-    """Return nodes that give rank and size within the group of a node."""
-    group = {name: value for name, value in given.items() if name in GROUP}
-    stem = next(filter(None, node.output))
-    return [
-        helper.make_node(
-            op_type, [], [f"{stem}/{op_type}"], f"{stem}/{op_type}", domain=OURS, **group
-        )
-        for op_type in ("Rank", "Size")
-    ]
+    def _together(self, tokens: list[str], node: NodeProto) -> tuple[list[NodeProto], list[str]]:
+        """Return nodes that make one token of several, and that token, if there is any."""
+        made = list[NodeProto]()
+        while len(tokens) > 1:
+            name = self._named(node, "after")
+            made.append(helper.make_node("And", tokens[:2], [name], name))
+            tokens = [name, *tokens[2:]]
+        return made, tokens
+
+    def _named(self, node: NodeProto, what: str) -> str:
+        """Return a name that no value has."""
+        stem = next(filter(None, node.output), node.name or node.op_type)
+        return free(f"{stem}/{what}", self.taken)
 
 
-def _together(tokens: list[str], node: NodeProto) -> tuple[list[NodeProto], list[str]]:
-    """Return nodes that make one token of several, and that token, if there is any."""
-    made = list[NodeProto]()
-    while len(tokens) > 1:
-        name = f"{next(filter(None, node.output))}/after{len(tokens)}"
-        made.append(helper.make_node("And", tokens[:2], [name], name))
-        tokens = [name, *tokens[2:]]
-    return made, tokens
+def _check_op(op: str, dtype: int) -> None:
+    """Raise ValueError or TypeError for elements that a reduction does not have."""
+    reduction(op, helper.tensor_dtype_to_np_dtype(dtype))
+    if op in LOGICAL and dtype != TensorProto.BOOL:
+        raise ValueError(f"expected bool for op {op!r}, as ONNX has it")
 
 
 def recognised(function: FunctionProto) -> Lowering | str | None:

@@ -11,15 +11,13 @@ from onnx import ModelProto, NodeProto, helper
 from ..calls import Key, called, key_of
 from ..errors import ModelError
 from ..nodes import attribute, every_node, label, rewrite
+from ..opset import DIMS, GROUP, OPS, is_ours
 from ..opset import DOMAIN as OURS
-from ..opset import OPS, is_ours
 from ..plan import check_whole
 from ..plan.seal import set_seal
-from .lower import GROUP, Place, recognised
+from .lower import Place, recognised
 from .lowering import Lowering
 from .ring import DOMAIN
-
-DIMS = ("dim", "split_dim", "concat_dim")
 
 
 def native(model: ModelProto, place: Place) -> ModelProto:

@@ -14,6 +14,7 @@ import numpy as np
 from onnx import AttributeProto, FunctionProto, TensorProto, helper
 
 from ...collectives.schedule import Blocks, Load, Recv, Round, Send
+from ..opset import DIMS, GROUP
 from ..opset import DOMAIN as OURS
 from .lowering import FLAT, KEY, OPERATORS, Lowering
 from .ring import DOMAIN
@@ -44,7 +45,7 @@ def lowered_function(what: Lowering, opset: int) -> FunctionProto:
         ["token"] if is_barrier else ["Y", "token"],
         body.nodes,
         [helper.make_opsetid("", opset), helper.make_opsetid(OURS, 1)],
-        ["dtype", "dim", "split_dim", "concat_dim", "groups", "group_size", "axis_name"],
+        ["dtype", *DIMS, *GROUP],
     )  # fmt: skip
     function.metadata_props.add(key=KEY, value=json.dumps(asdict(what)))
     return function

@@ -71,6 +71,7 @@ def lower(
 def _site(graph: Graph, node: NodeProto, measured: Measured) -> Site:
     """Return a node by itself as its rule sees it; of one with bodies only what lies outside."""
     (site,) = tie(replace(graph, nodes=(node,), inputs=(), outputs=()), measured).outermost
+    site.needs_whole += site.gathered  # by a loop, which is no node that has a place
     if not site.bodies:
         return site
     return replace(

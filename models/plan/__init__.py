@@ -17,6 +17,7 @@ from .instructions import (
     Plan,
     Repeat,
     Scan,
+    every_step,
     outline,
 )
 from .planner import build_plan, check_whole, communicates, communicates_within, sealed
@@ -35,6 +36,7 @@ __all__ = [
     "check_whole",
     "communicates",
     "communicates_within",
+    "every_step",
     "outline",
     "sealed",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import GraphProto, ModelProto, NodeProto
 
-from ..nodes import references
+from ..nodes import captures
 
 
 class Surroundings:
@@ -35,12 +35,3 @@ class Surroundings:
 
 def is_constant(node: NodeProto) -> bool:
     return node.op_type == "Constant" and node.domain in ("", "ai.onnx")
-
-
-def captures(body: GraphProto) -> set[str]:
-    """Return the names that a body reads and does not make."""
-    own = {value.name for value in (*body.input, *body.initializer)}
-    own |= {tensor.values.name for tensor in body.sparse_initializer}
-    own |= {name for node in body.node for name in node.output}
-    read = {name for node in body.node for name in references(node)}
-    return (read | {value.name for value in body.output}) - own

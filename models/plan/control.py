@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from onnx import GraphProto, NodeProto, numpy_helper
@@ -10,6 +10,7 @@ from onnx import GraphProto, NodeProto, numpy_helper
 from ..errors import ModelError
 from ..nodes import attribute, label
 from ..parallel import PARALLEL_FOR, parallel_attributes
+from ..scans import scanned
 from .instructions import Branch, Control, ParallelFor, Plan, Repeat, Scan
 
 PlanBody = Callable[[GraphProto], Plan]
@@ -70,15 +71,6 @@ def _stops(body: Plan) -> bool:
 
 def _scan(node: NodeProto, plan_body: PlanBody) -> Scan:
     body = plan_body(_body(node, "body"))
-    walked = attribute(node, "num_scan_inputs", 0)
-    assert isinstance(walked, int)  # by the schema
-    states = len(node.input) - walked
-    stacked = len(body.outputs) - states
-    if walked < 1 or states < 0 or stacked < 0:
-        raise ModelError(
-            f"{label(node)}: expected num_scan_inputs from 1 to {len(node.input)} inputs, "
-            f"got {walked}"
-        )
     if len(node.input) == len(body.inputs) + 1:
         raise ModelError(
             f"{label(node)} goes through a batch, as before opset 9; expected a newer one, "
@@ -87,26 +79,22 @@ def _scan(node: NodeProto, plan_body: PlanBody) -> Scan:
     _expect(node, "inputs of its body", len(node.input), len(body.inputs))
     _expect(node, "outputs of its body", len(node.output), len(body.outputs))
     return Scan(
-        name_of(node), (*node.input, *body.captured), tuple(node.output), body, states,
-        _listed(node, "scan_input_axes", walked),
-        tuple(map(bool, _listed(node, "scan_input_directions", walked))),
-        _listed(node, "scan_output_axes", stacked),
-        tuple(map(bool, _listed(node, "scan_output_directions", stacked))),
-    )  # fmt: skip
+        name_of(node), (*node.input, *body.captured), tuple(node.output), body, *scanned(node)
+    )
 
 
 def _parallel_for(node: NodeProto, plan_body: PlanBody) -> ParallelFor:
-    try:
-        values = parallel_attributes(node)
-    except ValueError as error:
-        raise ModelError(f"{label(node)}: {error}") from None
+    values = parallel_attributes(node)
     body = plan_body(values.pop("body"))
-    given = _first(node, 1) + tuple(node.input[1:])
-    _expect(node, "inputs of its body", len(given), len(body.inputs))
-    _expect(node, "outputs of its body", len(node.output), len(body.outputs))
     returns, dim = values.pop("returns"), values.pop("dim")
     return ParallelFor(
-        name_of(node), (*given, *body.captured), tuple(node.output), body, returns, dim, values
+        name_of(node),
+        (*node.input, *body.captured),
+        tuple(node.output),
+        body,
+        returns,
+        dim,
+        values,
     )
 
 
@@ -127,13 +115,6 @@ def _first(node: NodeProto, count: int) -> tuple[str, ...]:
 def _expect(node: NodeProto, what: str, expected: int, got: int) -> None:
     if expected != got:
         raise ModelError(f"{label(node)}: expected {expected} {what}, got {got}")
-
-
-def _listed(node: NodeProto, name: str, count: int) -> tuple[int, ...]:
-    values = attribute(node, name, [0] * count)
-    assert isinstance(values, Sequence)  # by the schema
-    _expect(node, name, count, len(values))
-    return tuple(values)
 
 
 def name_of(node: NodeProto) -> str:

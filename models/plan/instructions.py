@@ -173,6 +173,16 @@ class Plan:
     """of a body: the values outside that it reads, under their own names"""
 
     @property
+    def effects(self) -> tuple[Communicate | ParallelFor, ...]:
+        """What sends, receives, or waits for others, in bodies too."""
+        return tuple(
+            step
+            for step in every_step(self)
+            if isinstance(step, ParallelFor)
+            or (isinstance(step, Communicate) and OPS[step.op].is_effect)
+        )
+
+    @property
     def communications(self) -> tuple[Communicate, ...]:
         """The communication nodes, those in bodies among them."""
         return tuple(step for step in every_step(self) if isinstance(step, Communicate))
@@ -194,7 +204,7 @@ class Plan:
     @property
     def is_effect(self) -> bool:
         """Whether something in it sends, receives, or waits for others."""
-        return self.is_collective or any(OPS[s.op].is_effect for s in self.communications)
+        return bool(self.effects)
 
     def without_weights(self) -> Plan:
         """Return the plan without its models: what remains to be held while it runs."""
@@ -204,12 +214,12 @@ class Plan:
     def reaching(self, inputs: Collection[str], outputs: Collection[str]) -> tuple[int, ...]:
         """Return the numbers of the instructions that it takes to make `outputs` of `inputs`.
 
-        Messages between two ranks are kept always: neither can know what the other needs.
+        Messages between two ranks are kept always, in bodies too: neither can know what the other
+        needs.
         """
         needed, kept = set(outputs).difference(inputs), list[int]()
         for k, step in reversed(list(enumerate(self.instructions))):
-            is_message = isinstance(step, Communicate) and step.op in ("Send", "Recv")
-            if is_message or not needed.isdisjoint(step.outputs):
+            if _holds_messages(step) or not needed.isdisjoint(step.outputs):
                 kept.append(k)
                 needed |= set(step.inputs).difference(inputs)
         return tuple(reversed(kept))
@@ -239,9 +249,22 @@ def every_step(plan: Plan) -> Iterator[Instruction]:
             yield from every_step(body)
 
 
+def _holds_messages(step: Instruction) -> bool:
+    """Say whether an instruction sends to or receives from a single rank."""
+    inside = (part for body in bodies_of(step) for part in every_step(body))
+    parts = (part for part in (step, *inside) if isinstance(part, Communicate))
+    return any(part.op in ("Send", "Recv") for part in parts)
+
+
 def outline(plan: Plan) -> str:
-    """Return the control flow of a plan as text, with the collectives in it; "" for none."""
-    return " ".join(_outlined(step) for step in every_step(plan) if isinstance(step, Control))
+    """Return the control flow around collectives as text, with these; "" for none."""
+    controls = (step for step in every_step(plan) if isinstance(step, Control))
+    return " ".join(_outlined(step) for step in controls if _meets(step))
+
+
+def _meets(step: Control) -> bool:
+    """Say whether ranks come together in a step."""
+    return isinstance(step, ParallelFor) or any(body.is_collective for body in step.bodies)
 
 
 def _outlined(step: Control) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from functools import cached_property
 
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from ..calls import check_recursion, inlined
 from ..dialects.recognition import is_foreign
@@ -75,19 +75,15 @@ def sealed(model: ModelProto) -> ModelProto:
 
 
 def _prepared(model: ModelProto) -> ModelProto:
-    """Inline functions that communicate; bring a newer opset down to what onnxruntime reads.
+    """Inline functions if the model communicates; bring a newer opset down to onnxruntime's.
 
-    Other dialects are rewritten first.
+    Other dialects are rewritten first. A proof sees what functions draw, and what they make.
     """
     check_recursion(model)
     model = translated(model)
-    if any(_communicates_inside(function) for function in model.functions):
+    if communicates(model):
         model = inlined(model)
     return lowered(model)
-
-
-def _communicates_inside(function: FunctionProto) -> bool:
-    return any(map(communicates_within, function.node))
 
 
 class _Planner:

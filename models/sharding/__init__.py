@@ -8,6 +8,7 @@ coverage    what is done with each operator of a set
 analysis    the axes of a whole graph
 workload    what a node computes and reads, whole and on one rank
 machine     how long that takes, and how long collectives
+exchanges   collectives of nodes that communicate in every step of a sequence
 candidates  atoms that could be sharded: what they save, what they move, which exclude each other
 independent the best of things that exclude each other, exactly
 hints       what a person asks of the choice

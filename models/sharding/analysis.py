@@ -20,7 +20,7 @@ from onnx import GraphProto, NodeProto, helper
 from ..bodies import bodies, every
 from ..body_shapes import OPEN, steps
 from ..graph import Graph
-from ..nodes import references
+from ..nodes import attribute, references
 from ..shapes import Shapes, infer, symbols
 from ..states import pairs
 from .axes import Axis, Conflict, Size, atoms, find, leaves
@@ -44,7 +44,9 @@ UNKNOWN = (307, 178, 199)
 
 BATCH, LENGTH = 1, 256
 """Sizes at which traffic is counted: one sentence of ordinary length. A symbolic dim is taken for
-a batch where it comes first in an input."""
+a batch where it comes first in an input, unless a recurrent layer tells otherwise."""
+
+RECURRENT = {"GRU", "LSTM", "RNN"}
 
 
 NONE: Mapping[str, str] = MappingProxyType({})
@@ -186,7 +188,7 @@ def measure(graph: Graph) -> Measured:
     first, second = infer(graph, large), infer(graph, small)
     if not _runs(second, first):
         second = infer(graph, reverse)
-    return Measured(first, second, infer(graph, _usual(graph, names)))
+    return Measured(first, second, infer(graph, _usual(graph, names, first)))
 
 
 def first_sizes(graph: Graph) -> dict[str, int]:
@@ -203,10 +205,18 @@ def _runs(small: Shapes, large: Shapes) -> bool:
     )
 
 
-def _usual(graph: Graph, names: Sequence[str]) -> Mapping[str, int]:
+def _usual(graph: Graph, names: Sequence[str], first: Shapes) -> Mapping[str, int]:
     batches = {
         dim.dim_param for value in graph.inputs for dim in value.type.tensor_type.shape.dim[:1]
     }
+    named = {size: name for name, size in first_sizes(graph).items()}
+    for node in every(graph.nodes):
+        shape = first.shapes.get(node.input[0], ()) if node.op_type in RECURRENT else ()
+        if len(shape) == 3:
+            steps, batch = (named.get(size, "") for size in shape[:2])
+            if attribute(node, "layout", 0):
+                steps, batch = batch, steps
+            batches = (batches | {batch}) - {steps}
     return {name: BATCH if name in batches else LENGTH for name in (*names, OPEN)}
 
 

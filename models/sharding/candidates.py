@@ -23,6 +23,7 @@ from onnx import TensorProto
 from ..weights import INLINE_BYTES
 from .analysis import Analysis, mixed, repeated, usual_bytes
 from .axes import Axis, Conflict
+from .exchanges import exchanges
 from .layout import Layout, is_opaque, partial_op
 from .machine import HERE, Machine, Transfer
 from .relayout import place
@@ -45,6 +46,11 @@ class Candidate:
     """seconds of its collectives"""
     moved: tuple[Transfer, ...]
     """its collectives"""
+
+    @property
+    def is_stepwise(self) -> bool:
+        """Say whether it needs collectives in every step of a sequence."""
+        return any(each.is_token for each in self.moved)
 
     @property
     def sent(self) -> float:
@@ -182,6 +188,8 @@ def _transfers(
             for out in filter(None, site.outputs):
                 nbytes = usual_bytes(analysis, out)
                 yield from [Transfer("AllReduce", nbytes, layout.size)] * analysis.times(out)
+        if any(map(layout.holds, site.gathered)) and not is_opaque(site, layout):
+            yield from exchanges(analysis, site, layout.size)
     names = _gathered(analysis, sites, layout) - analysis.states.keys()
     for tensor in tensors:
         if tensor.name in names:

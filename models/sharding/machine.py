@@ -35,6 +35,8 @@ class Transfer(NamedTuple):
     """number of ranks"""
     is_state: bool = False
     """it gathers a state that may stay on its ranks from step to step"""
+    is_token: bool = False
+    """it is that of one token of a sequence, which a node goes through by itself"""
 
     @property
     def sent(self) -> float:
@@ -53,24 +55,33 @@ class Machine:
     read: float
     """bytes of weights and states a second"""
     cluster: Cluster
+    token: float
+    """seconds that a rank takes for one token of a sequence that it goes through with others,
+    beside what it computes and the collective"""
 
     def computing(self, work: Work, steps: int = 0) -> float:
         """Return the seconds that work takes, in a run and so many steps."""
         once = work.multiply_adds / self.multiply_adds + work.made / self.made
+        once += work.again / self.read
         return once + (1 + steps) * work.read / self.read
 
     def moving(self, transfers: Iterable[Transfer], steps: int = 0) -> float:
         """Return the seconds that collectives take one after another, at the least."""
         return sum(
-            self._moving(each, each.nbytes)
-            + (0.0 if each.is_state else steps * self._moving(each, each.nbytes / LENGTH))
-            for each in transfers
+            self._moving(each, each.nbytes) + steps * self._of_step(each) for each in transfers
         )
+
+    def _of_step(self, each: Transfer) -> float:
+        if each.is_state:
+            return 0.0
+        if each.is_token:  # there is one for each token of a text
+            return self._moving(each, each.nbytes) / LENGTH
+        return self._moving(each, each.nbytes / LENGTH)
 
     def _moving(self, each: Transfer, nbytes: float) -> float:
         collective = "broadcast" if each.op_type == "Send" else each.op_type.lower()
         least = self.cluster.lower_bound(collective, each.size, nbytes)
-        return self.cluster.overhead + least
+        return self.cluster.overhead + least + (self.token if each.is_token else 0.0)
 
 
 HERE = Machine(
@@ -85,9 +96,11 @@ HERE = Machine(
         ranks=4,
         origin=Origin("2026-11-21", "AMD EPYC, 2 cores", "Open MPI v5.0.11", 2),
     ),
+    token=5e-5,
 )
 """One core of an AMD EPYC (Zen 4), one thread (scripts/results/machine_2core_2026-11-21.md). Of
 collectives `auto` in shared memory (allreduce_2core_2026-11-21.md, there): at 4 ranks 118 to 179
 us for 1 KiB and 2.5 to 2.6 ms for 4 MiB, where 2.3 are predicted; at 2 ranks half of the
-prediction.
+prediction. A step of an LSTM of 64 units takes 21 us of a processor's time in onnxruntime, where
+the operator takes 2 for each; Python hands over what goes in and comes out.
 """

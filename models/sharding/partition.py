@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import GraphProto, NodeProto, helper
+from onnx import GraphProto, NodeProto, ValueInfoProto, helper
 
 from ..bodies import bodies
 from ..nodes import copied, draws, references
@@ -22,12 +22,14 @@ from ..weights import IndexSet, Weight
 from . import relayout
 from .analysis import Analysis, usual_bytes
 from .declared import declared, symbols
+from .exchanges import exchanges
 from .kept import kept
 from .layout import Layout, is_opaque, partial_op
 from .local_site import LocalSite
 from .machine import Transfer
 from .part import Held, Part
 from .partials import ADDED, carried
+from .rewrite import Body as Step
 from .rules import find_rule
 from .scopes import Form, Scopes
 from .site import Body, Site, Tensor
@@ -93,7 +95,10 @@ class _Writer:
         elif site.bodies and any(map(self._sees_shards, site.inside)):
             self._write_bodies(site)
         elif self._sees_shards(site) and not site.bodies and not is_opaque(site, self.layout):
-            self._write_local(site)
+            if any(map(self.layout.holds, site.gathered)):
+                self._write_out(site)
+            else:
+                self._write_local(site)
         else:
             self._copy(site)
 
@@ -195,6 +200,16 @@ class _Writer:
                 self._hold_partial(out, name, op, local.is_widened)
             elif out is not None:
                 self._hold(out, name)
+
+    def _write_out(self, site: Site) -> None:
+        """Write a node that communicates by itself; its outputs are whole."""
+        rule = find_rule(site.node.domain, site.node.op_type)
+        assert rule is not None and rule.write_out is not None
+        for name, out in zip(rule.write_out(self, site), site.outputs, strict=True):
+            if out is not None:
+                self._add("Identity", [name], out.name)
+                self._hold(out, out.name)
+        self.part.moved += exchanges(self.analysis, site, self.layout.size)
 
     def _write_linear(self, site: Site) -> None:
         """Compute a node on this rank's summands; what is whole is added by the first rank."""
@@ -300,6 +315,28 @@ class _Writer:
         gathered = self._free(f"{self._base}/gathered")
         return self._communicate("AllGather", name, gathered, dim=dim)
 
+    def scan(
+        self, states: Sequence[str], elements: Sequence[str], kinds: Sequence[int], body: Step
+    ) -> list[str]:
+        inputs = [self._free(f"{self._base}/{name}") for name in ("state",) * len(states)]
+        inputs += [self._free(f"{self._base}/element") for _ in elements]
+        with self.scopes.body(1.0) as scope:
+            after, made = body(inputs[: len(states)], inputs[len(states) :])
+        given = [*zip(inputs, kinds, strict=True)]
+        graph = helper.make_graph(
+            scope.nodes,
+            "body",
+            [helper.make_tensor_value_info(name, kind, None) for name, kind in given],
+            [ValueInfoProto(name=name) for name in (*after, *made)],
+        )
+        outputs = [self._free(f"{self._base}/scanned") for _ in graph.output]
+        node = helper.make_node(
+            "Scan", [*states, *elements], outputs, outputs[0], body=graph,
+            num_scan_inputs=len(elements),
+        )  # fmt: skip
+        self._append(node)
+        return outputs
+
     def _add(self, op_type: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         node = helper.make_node(op_type, inputs, [output], output, **attributes)
         self._append(node)
@@ -324,16 +361,3 @@ class _Writer:
         free = next(n for n in itertools.chain([name], numbered) if n not in self._taken)
         self._taken.add(free)
         return free
-
-
-class Writer(Protocol):
-    """What the nodes of a site are added to."""
-
-    layout: Layout
-    rank: int
-
-    def local(self, tensor: Tensor) -> str: ...
-
-    def constant(self, array: npt.NDArray[Any]) -> str: ...
-
-    def node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str: ...

@@ -18,7 +18,6 @@ from .axes import Axis
 from .candidates import Candidate, conflicts
 from .hints import ASKED
 from .layout import Layout, is_opaque
-from .rules import find_rule
 from .search import Choice
 from .site import Site
 from .workload import work
@@ -144,8 +143,7 @@ def _reason(site: Site, layout: Layout) -> str | None:
     """Say why a node is computed whole; None where it is cut."""
     if site.obstacle is not None:
         return site.obstacle
-    rule, made = find_rule(site.node.domain, site.node.op_type), filter(None, site.outputs)
-    note = rule.note if rule is not None else ""
+    note, made = site.note, filter(None, site.outputs)
     if layout.sharded.isdisjoint(site.seen):
         are_counts = all(out.data_type in WHOLE_NUMBERS for out in made)
         return note or (COUNTED if are_counts else NOTHING)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
@@ -51,6 +51,37 @@ class Local(Protocol):
 
     def unchanged(self) -> Call:
         """Return the node as it is, on this rank's inputs."""
+        ...
+
+
+Body = Callable[[Sequence[str], Sequence[str]], tuple[Sequence[str], Sequence[str]]]
+"""Adds the nodes of a step: given the names of states and elements, returns those of the states
+after it and of what it makes."""
+
+
+class ScanWriter(Protocol):
+    """What a node is written out to that communicates in every step of its own."""
+
+    layout: Layout
+    rank: int
+
+    def local(self, tensor: Tensor) -> str:
+        """Return the name of a tensor, or of this rank's part of it."""
+        ...
+
+    def constant(self, array: Array) -> str: ...
+
+    def node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str: ...
+
+    def all_gather(self, name: str, dim: int) -> str: ...
+
+    def scan(
+        self, states: Sequence[str], elements: Sequence[str], kinds: Sequence[int], body: Body
+    ) -> list[str]:
+        """Add a Scan along the first dim of `elements`; return the names of its outputs.
+
+        `kinds` are the element types of the states and the elements.
+        """
         ...
 
 

@@ -5,6 +5,9 @@ collectives, plus a price on the bytes of weights that a rank need not hold. The
 independent set of the largest worth, and it is exact: the graph of conflicts falls apart once the
 few atoms that all layers share, such as the hidden width, are decided.
 
+Bytes are no reason for a collective in every step of a sequence, unless the memory is limited or
+nothing else could be cut.
+
 The price is the least at which the heaviest rank holds little more than its even share of the
 weights, or fits the memory that is given. A higher price never makes a rank hold more, so it is
 found by bisection.
@@ -107,9 +110,13 @@ def choose(analysis: Analysis, size: int, terms: Terms | None = None) -> Choice:
     barred = {k for k, candidate in enumerate(found) if candidate.atom in wanted.whole}
     barred |= {neighbour for k in forced for neighbour in edges[k]}
 
+    is_tight = terms.limit is not None or all(candidate.is_stepwise for candidate in found)
+
     @cache
     def at(price: float) -> Choice:
-        worth = [c.gained - c.spent + price * c.saved for c in found]
+        worth = [
+            c.gained - c.spent + price * c.saved * (is_tight or not c.is_stepwise) for c in found
+        ]
         free = [0.0 if k in forced | barred else value for k, value in enumerate(worth)]
         kept = forced | independent_set(free, edges)
         chosen = tuple(found[k] for k in sorted(kept))

@@ -86,6 +86,10 @@ class Site:
     """axes of the outputs that no input has, and that the rewriting can make local"""
     dropped: list[Axis] = field(default_factory=list)
     """parts of axes that the node leaves out"""
+    gathered: list[Axis] = field(default_factory=list)
+    """axes of inputs that the node takes in parts, and gathers what it makes of them by itself"""
+    note: str = ""
+    """why dims do not pass that one would wish to; the report says it"""
     only_size: bool = False
     """the node reads sizes, never elements"""
     obstacle: str | None = None
@@ -210,7 +214,7 @@ class Site:
         made = _atoms_of(self.outputs)
         summed = {atom for entry in self.contracted for atom in atoms(entry.axis)}
         born = {atom for axis in self.born for atom in atoms(axis)}
-        dropped = {atom for axis in self.dropped for atom in atoms(axis)}
+        dropped = {atom for axis in (*self.dropped, *self.gathered) for atom in atoms(axis)}
         unaccounted = made - given - born
         if not self.only_size:
             unaccounted |= given - made - summed - dropped
@@ -218,6 +222,9 @@ class Site:
         for entry in self.contracted:
             if entry.whole_unless_atom and find(entry.axis).kind != "atom":
                 unaccounted |= set(atoms(entry.axis))
+        for axis in self.gathered:
+            if find(axis).kind != "atom":
+                unaccounted |= set(atoms(axis))
         return unaccounted | {atom for axis in self.needs_whole for atom in atoms(axis)}
 
 

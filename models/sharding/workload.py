@@ -49,6 +49,8 @@ class Work(NamedTuple):
     """elements of outputs"""
     read: float = 0.0
     """bytes of weights, and of states that come in"""
+    again: float = 0.0
+    """bytes of weights that are read again, by every further step of a sequence"""
 
     def plus(self, other: Work) -> Work:
         return Work(*map(operator.add, self, other))
@@ -58,7 +60,7 @@ class Work(NamedTuple):
 
     def of_rows(self, share: float) -> Work:
         """Return the work of a part of the batch: weights are read all the same."""
-        return Work(self.multiply_adds * share, self.made * share, self.read)
+        return Work(self.multiply_adds * share, self.made * share, self.read, self.again)
 
 
 def _product(given: Shapes) -> int:
@@ -215,18 +217,21 @@ def work(analysis: Analysis, site: Site) -> Work:
         site.times * (count(shapes) if count and is_known else 0),
         site.times * made,
         site.times * read,
+        site.times * _again(analysis, site),
     )
 
 
 def local_work(analysis: Analysis, site: Site, whole: Work, layout: Layout, rank: int) -> Work:
-    """Return the work of one rank: its share of what is made and of what is summed over."""
+    """Return the work of one rank: its share of what is made, summed over and gathered."""
     if site.seen.isdisjoint(layout.sharded) or is_opaque(site, layout):
         return whole
     made = next(out for out in site.outputs if out is not None)
     own = share(made, layout, rank)
     summed = math.prod(_summed(site, entry.axis, layout, rank) for entry in site.contracted)
+    summed *= math.prod(float(layout.fraction(axis, rank)) for axis in site.gathered)
     read = sum(_read(analysis, site, t) * share(t, layout, rank) for t in _kept(analysis, site))
-    return Work(whole.multiply_adds * own * summed, whole.made * own, site.times * read)
+    again = whole.again * math.prod(float(layout.fraction(axis, rank)) for axis in site.gathered)
+    return Work(whole.multiply_adds * own * summed, whole.made * own, site.times * read, again)
 
 
 def share(tensor: Tensor, layout: Layout, rank: int) -> float:
@@ -256,6 +261,21 @@ def _read(analysis: Analysis, site: Site, tensor: Tensor) -> int:
     if site.node.op_type in LOOKED_UP and tensor is site.inputs[0]:
         return min(nbytes, *(usual_bytes(analysis, out) for out in site.outputs if out))
     return nbytes
+
+
+def _again(analysis: Analysis, site: Site) -> int:
+    """Return the bytes of a recurrent weight, by its inputs the third, that later steps read."""
+    if not site.gathered or not site.tensor(2).is_weight:
+        return 0
+    steps, _ = steps_and_batch(analysis, site)
+    return max(0, steps - 1) * analysis.graph.weights[site.tensor(2).name].nbytes
+
+
+def steps_and_batch(analysis: Analysis, site: Site) -> tuple[int, int]:
+    """Return how many steps a recurrent layer goes along, and for how many sequences."""
+    x = site.tensor(0)
+    steps, batch, _ = analysis.usual.get(x.name, tuple(size.first for size in x.shape))
+    return (batch, steps) if site.attribute("layout", 0) else (steps, batch)
 
 
 def _shapes(analysis: Analysis, site: Site) -> Shapes:

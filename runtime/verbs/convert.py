@@ -62,13 +62,11 @@ def _made(model: ModelProto, form: str, ranks: int | None) -> ModelProto:
 
 def _convert_to_ranks(options: argparse.Namespace) -> int:
     """Write a directory with a model for each rank, of one for all."""
-    from ...models.dialects import ort_distributed
     from ...models.dialects.annotations import is_annotated
     from ...models.dialects.ort_distributed import speaks
     from ...models.dialects.translation import translated
     from ...models.files import check_folder, write_ranks
     from ...models.graph import mesh_of, read
-    from ...models.plan import sealed
     from ...models.representations import per_rank
 
     source, output = Path(options.model), Path(options.output)
@@ -79,10 +77,6 @@ def _convert_to_ranks(options: argparse.Namespace) -> int:
     if is_annotated(model):
         ranks = _lowered(source, output, options.ranks)
         write_ranks(ranks, source, output, mesh_of(ranks[0]), data=output)
-    elif ort_distributed.speaks(model):
-        size = _expect_ranks(options.ranks)
-        ranks = [sealed(ort_distributed.lowered(model, rank, size)) for rank in range(size)]
-        write_ranks(ranks, source, output, None)
     else:
         if not speaks(model):
             _expect_communication(options.model, {source: model})
@@ -95,11 +89,13 @@ def _convert_to_ranks(options: argparse.Namespace) -> int:
 def _lowered(source: Path, output: Path, ranks: int | None) -> list[ModelProto]:
     """Write the graphs of the ranks of an annotated model; return them."""
     from ...models.dialects.annotations import lower_rank
+    from ...models.files import begin
     from ...models.graph import read
     from ...models.plan import sealed
 
     ranks = _expect_ranks(ranks)
     output.mkdir(parents=True, exist_ok=True)
+    begin(output, source)
     made = [lower_rank(source, rank, ranks, output) for rank in range(ranks)]
     return [sealed(read(path)[0]) for path in made]
 

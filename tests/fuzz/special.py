@@ -237,6 +237,32 @@ def gather_nd(d: Draft, x: Value) -> Node | None:
     return Node("GatherND", [x.name, d.constant(rows - d.pick(2) * x.shape[0] * (rows.ndim - 1))])
 
 
+def recurrent(d: Draft, x: Value, op: str) -> Node | None:
+    """Go along the first dim of x, from nothing or from a state, to the end or so far."""
+    if x.rank != 3 or not x.is_static(2) or x.dtype != np.float32:
+        return None
+    way = d.one(("forward", "reverse", "bidirectional"))
+    hidden, sides = d.width(), 1 + (way == "bidirectional")
+    rows = {"LSTM": 4, "GRU": 3, "RNN": 1}[op] * hidden
+    names = [x.name, d.weight(sides, rows, x.shape[2]), d.weight(sides, rows, hidden)]
+    names.append(d.weight(sides, 2 * rows) if d.pick(2) else "")
+    batch = min(run.shape[1] for run in x.arrays)
+    is_fixed = x.is_static(1)
+    steps = min(run.shape[0] for run in x.arrays)
+    lengths = d.rng.integers(0, steps + 1, batch).astype(np.int32)
+    names.append(d.constant(lengths) if is_fixed and d.pick(2) else "")
+    states = 1 + (op == "LSTM")
+    names += [
+        d.weight(sides, batch, hidden) if is_fixed and d.pick(2) else "" for _ in range(states)
+    ]
+    names += [d.weight(sides, 3 * hidden)] if op == "LSTM" and d.pick(2) else []
+    given: dict[str, Any] = {"hidden_size": hidden, "direction": way}
+    given |= {"clip": 0.8} if d.pick(4) == 0 else {}
+    given |= {"linear_before_reset": d.pick(2)} if op == "GRU" else {}
+    given |= {"input_forget": d.pick(2)} if op == "LSTM" else {}
+    return Node(op, names, given, 1 + states)
+
+
 SPECIAL: dict[str, Special] = {
     "BatchNormalization": batch_normalization,
     "Concat": concat,
@@ -248,9 +274,12 @@ SPECIAL: dict[str, Special] = {
     "Gather": gather,
     "GatherElements": lambda d, x: elements(d, x, "GatherElements"),
     "GatherND": gather_nd,
+    "GRU": lambda d, x: recurrent(d, x, "GRU"),
     "Gemm": gemm,
+    "LSTM": lambda d, x: recurrent(d, x, "LSTM"),
     "MatMul": matmul,
     "Pad": pad,
+    "RNN": lambda d, x: recurrent(d, x, "RNN"),
     "Reshape": reshape,
     "ScatterElements": lambda d, x: elements(d, x, "ScatterElements"),
     "Slice": slice_,

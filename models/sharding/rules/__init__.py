@@ -24,6 +24,7 @@ from .einsum import einsum
 from .replicated import REPLICATED
 from .rule import Rule, whole
 from .rule import each as _each
+from .stepwise import written_out
 
 ELEMENTWISE = (
     "Abs Acos Acosh Asin Asinh Atan Atanh BitCast BitwiseNot Cast CastLike Ceil Celu Cos "
@@ -58,7 +59,7 @@ RULES: dict[str, Rule] = {
     # attention and recurrences
     "Attention": Rule(attention.attention, attention.local_attention),
     "RotaryEmbedding": Rule(attention.rotary_embedding, attention.local_rotary_embedding),
-    **_each("GRU LSTM RNN", Rule(recurrent.recurrent, note=recurrent.WHOLE)),
+    **_each("GRU LSTM RNN", Rule(recurrent.recurrent, write_out=written_out)),
     "ReverseSequence": Rule(recurrent.reverse_sequence),
     # quantized
     **_each("DequantizeLinear QuantizeLinear", Rule(quantization.quantize)),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..rewrite import Call, Local
+from ..rewrite import Call, Local, ScanWriter
 from ..site import Site, Tie
 
 
@@ -20,8 +20,8 @@ class Rule(NamedTuple):
     localize: Callable[[Local], Call] = _unchanged
     reason: str | None = None
     """why it is computed whole, whatever its shapes are"""
-    note: str = ""
-    """why dims do not pass that one would wish to; the report says it"""
+    write_out: Callable[[ScanWriter, Site], Sequence[str]] | None = None
+    """writes a node that gathers by itself; returns the names of its outputs"""
 
 
 def whole(reason: str) -> Rule:

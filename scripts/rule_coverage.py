@@ -1,7 +1,7 @@
 """Print how much of each operator set is covered by rules of sharding.
 
-    python scripts/coverage.py            # counts
-    python scripts/coverage.py --names    # and the operators
+    python scripts/rule_coverage.py            # counts
+    python scripts/rule_coverage.py --names    # and the operators
 
 Exit code 1 if an operator of ai.onnx has no rule, no body and no reason.
 """
