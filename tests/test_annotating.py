@@ -1,6 +1,7 @@
 """What is chosen to be sharded, written as annotations and executed, equals the plain graph."""
 
 from pathlib import Path
+from typing import Any
 
 import graphs
 import onnx
@@ -10,6 +11,8 @@ from comparison import assert_same
 from conftest import MpiRun
 from sessions import run
 
+from rankwise import InferenceSession
+from rankwise.collectives import Communicator, local
 from rankwise.models.dialects.annotations import check
 from rankwise.models.errors import HintError, MeshError
 from rankwise.models.manifest import Manifest
