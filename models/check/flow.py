@@ -12,6 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from ..plan import Branch, Control, ParallelFor, Repeat, Scan
+from ..weights import bounds
 from .events import Decision, Event, Events, Value
 from .findings import Finding
 from .values import UNKNOWN, Tensor
@@ -109,7 +110,7 @@ def parallel_for(program: Program, step: ParallelFor, scope: Scope) -> Events:
         shared.findings.append(event.finding("mismatch", text))
     if number is None and step.body.is_effect:
         number = len(event.group)  # any other one is refused
-    for k in () if number is None else _dealt(number, event.place, len(event.group)):
+    for k in () if number is None else range(*bounds(number, event.place, len(event.group))):
         yield from program.body(step, step.body, (shared.constant(k), *given), scope)
     program.concern(event.group)
     made = yield event._replace(value=total)
@@ -219,10 +220,3 @@ def _stack(
         numbers = [row[k].number for row in rows]
         number = program.shared.numbers.of("stacked", dims[k], decided, *numbers)
         scope[name] = Value(joined._replace(content=None), number)
-
-
-def _dealt(total: int, place: int, size: int) -> range:
-    """The ids of one rank, dealt as numpy.array_split deals."""
-    each, rest = divmod(total, size)
-    start = place * each + min(place, rest)
-    return range(start, start + each + (place < rest))
