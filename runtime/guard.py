@@ -105,7 +105,7 @@ def guarded(comm: Communicator, function: Callable[[], int]) -> int:
     token = comm.broadcast(np.frombuffer(token, np.uint8)).tobytes()
 
     def fail(error: BaseException) -> NoReturn:
-        if isinstance(error, RankFailure):
+        if isinstance(error, RankFailure) or isinstance(error.__cause__, RankFailure):
             # The rank that ended has said why, or was killed: then the launcher ends this one too.
             time.sleep(LAST_WORDS_S)
         _end(comm, _in_the_midst(comm.rank, error), token)

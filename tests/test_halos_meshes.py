@@ -18,7 +18,7 @@ from rankwise.collectives import Communicator, local
 from rankwise.models.graph import load
 from rankwise.models.sharding import shard
 from rankwise.models.sharding.analysis import analyse
-from rankwise.models.sharding.batch import find_batch
+from rankwise.models.sharding.spread.batch import find_batch
 from rankwise.runtime.cli import main
 
 HINTS = {name: {"dim": 2} for name in ("c", "p", "y")}

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from rankwise.models.sharding.line import SLACK, Line, cut, least_weight
+from rankwise.models.sharding.spread.line import SLACK, Line, cut, least_weight
 
 
 def drawn(rng: random.Random) -> Line:

@@ -25,7 +25,7 @@ from case import build
 from comparison import assert_same
 
 from rankwise.models.graph import load
-from rankwise.models.sharding import halo, partition, relayout
+from rankwise.models.sharding import halo, holding, partition, relayout
 from rankwise.models.sharding.analysis import analyse
 from rankwise.models.sharding.axes import Axis, atoms, leaves, pieces, product
 from rankwise.models.sharding.candidates import shardable
@@ -283,7 +283,7 @@ FAULTS = {
     "a GRU resets what the product is made of": Fault(
         stepwise._Layer, "resets_after", False, RECURRENT, "GRU that resets after the product"
     ),
-    "each rank cuts the first rows": Fault(partition, "cut_rows", first_rows, ON_ROWS, "0"),
+    "each rank cuts the first rows": Fault(holding, "cut_rows", first_rows, ON_ROWS, "0"),
     "each rank activates its summand": Fault(
         contrib, "_activate", lambda site: None, CONTRIB, "smooth"
     ),

@@ -21,9 +21,9 @@ from rankwise.models.graph import load
 from rankwise.models.mesh import Mesh
 from rankwise.models.sharding import plan
 from rankwise.models.sharding.analysis import analyse
-from rankwise.models.sharding.batch import find_batch
-from rankwise.models.sharding.flow import Flow
 from rankwise.models.sharding.search import Terms
+from rankwise.models.sharding.spread.batch import find_batch
+from rankwise.models.sharding.spread.flow import Flow
 from rankwise.models.sharding.write import Sharding
 
 

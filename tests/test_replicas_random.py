@@ -9,7 +9,7 @@ from graphs import build
 
 from rankwise.models.graph import load
 from rankwise.models.sharding.analysis import analyse
-from rankwise.models.sharding.flow import Flow
+from rankwise.models.sharding.spread.flow import Flow
 
 BATCHES = [
     *range(1, 20), 63, 64, 65, 99, 100, 101, 127, 128, 255, 256, 257, 330, 331, 332, 399, 400,

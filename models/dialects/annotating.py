@@ -22,7 +22,7 @@ from ..sharding.halo import sliding
 from ..sharding.layout import Layout, is_opaque
 from ..sharding.part import Part
 from ..sharding.site import Site, Tensor
-from ..sharding.stages import Stages
+from ..sharding.spread.stages import Stages
 from .annotation_specs import write_spec
 from .annotations import IR_VERSION, lowered
 

@@ -28,15 +28,11 @@ partials    sums that are reduced once they have met
 regions     what could run on each rank's rows, between sums
 sequence    what of it does: sequence parallelism
 part        what one rank runs, and holds
+emission    its nodes, and what their communication weighs
+holding     its tensors: whole, in part or as a summand
 partition   the graph of one rank
-line        a row of things cut into runs, exactly
-stages      which nodes run on which stage of a pipeline
-flow        what becomes of tensors where a replica has some rows
-batch       the dims that replicas split
-rows        a replica's rows, as nodes
-placement   the graph of one rank of a mesh
-draft       that graph while nodes are added
-stand_in    sizes of a state, asked of one that is nearer
+rows        a rank's rows, as nodes
+spread/     stages and replicas, the other axes of a mesh
 plan        the choices for a graph and a mesh, and the best mesh
 prediction  what a sharding is predicted to take
 write       files and manifest

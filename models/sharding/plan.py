@@ -14,15 +14,15 @@ from ..nodes import attribute, label, with_inner
 from ..opset import DOMAIN
 from ..plan import communicates_within
 from .analysis import Analysis, analyse
-from .batch import Found, asked_batch, find_batch, with_open_batch
 from .heads import choose_by_head
 from .part import Part
 from .partition import partition
-from .placement import place
 from .prediction import predict
 from .search import Choice, Terms
 from .sequence import with_regions
-from .stages import Stages, balanced, one_stage
+from .spread.batch import Found, asked_batch, find_batch, with_open_batch
+from .spread.placement import place
+from .spread.stages import Stages, balanced, one_stage
 
 MOST_RANKS = 64
 """Numbers of ranks that are tried where a mesh cannot hold a model."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from .stages import one_stage, site_seconds
+from .spread.stages import one_stage, site_seconds
 from .workload import Work, local_work, work
 
 if TYPE_CHECKING:

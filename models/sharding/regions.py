@@ -17,13 +17,13 @@ from ..nodes import draws
 from ..weights import bounds
 from .analysis import Analysis, usual_bytes
 from .axes import Axis, are_alike, atoms
-from .batch import OLDEST
 from .layout import Layout
 from .machine import HERE, Machine, Transfer
 from .partials import carried, passed_on, reduced
 from .relayout import MOVABLE
 from .rules import BROADCAST, ELEMENTWISE, VARIADIC
 from .site import Site, Tensor
+from .spread.batch import OLDEST
 from .workload import Work, work
 
 BY_ROW = {

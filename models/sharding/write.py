@@ -24,7 +24,7 @@ from .plan import Sharding, collectives, plan, plan_analysed
 from .prediction import predict
 from .search import Memory, Terms
 from .sequence import without_regions
-from .stages import one_stage
+from .spread.stages import one_stage
 
 __all__ = ["Progress", "Sharding", "plan", "plan_analysed", "shard", "shard_rank", "write_part"]
 

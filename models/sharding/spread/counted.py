@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from ..weights import Array
+from ...weights import Array
 
 Lines = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 """Of each element, what it is at a batch of one, and what each further row adds."""

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from onnx import ValueInfoProto
 
-from ..errors import MeshError
-from ..shapes import dims
-from .analysis import Analysis, analyse
-from .axes import Axis, find
+from ...errors import MeshError
+from ...shapes import dims
+from ..analysis import Analysis, analyse
+from ..axes import Axis, find
 from .flow import Flow
 
 OPEN = "rankwise.batch"

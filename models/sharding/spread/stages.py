@@ -16,17 +16,17 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from ..errors import MemoryLimitError, MeshError
-from ..nodes import draws, references
-from .analysis import Analysis, usual_bytes
-from .layout import Layout
+from ...errors import MemoryLimitError, MeshError
+from ...nodes import draws, references
+from ..analysis import Analysis, usual_bytes
+from ..layout import Layout
+from ..machine import Machine, Transfer
+from ..part import Part
+from ..relayout import MOVABLE
+from ..search import Terms, limits
+from ..site import Site, Tensor
+from ..workload import Work, local_work, row_share, share, work
 from .line import Line, cut, least_weight
-from .machine import Machine, Transfer
-from .part import Part
-from .relayout import MOVABLE
-from .search import Terms, limits
-from .site import Site, Tensor
-from .workload import Work, local_work, row_share, share, work
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,19 @@ from functools import cached_property
 import numpy as np
 from onnx import NodeProto, ValueInfoProto, helper
 
-from ..errors import MeshError
-from ..mesh import Mesh
-from ..nodes import copied, references, renamed, with_inner
-from ..opset import DOMAIN
-from ..states import State
-from .analysis import Analysis, usual_bytes
+from ...errors import MeshError
+from ...mesh import Mesh
+from ...nodes import copied, references, renamed, with_inner
+from ...opset import DOMAIN
+from ...states import State
+from ..analysis import Analysis, usual_bytes
+from ..layout import Layout
+from ..machine import Transfer
+from ..part import Part
+from ..relayout import MOVABLE
+from ..rows import Rows, count_rows, give_rows, take_rows
 from .batch import Batch
 from .draft import Draft
-from .layout import Layout
-from .machine import Transfer
-from .part import Part
-from .relayout import MOVABLE
-from .rows import Rows, count_rows, give_rows, take_rows
 from .stages import Stages, form_bytes, stages_of_nodes
 from .stand_in import with_stand_ins
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from onnx import helper
 
-from ..opset import DOMAIN
-from .names import Names
-from .part import Part
+from ...opset import DOMAIN
+from ..names import Names
+from ..part import Part
 
 
 class Draft(Names):

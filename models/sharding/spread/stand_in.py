@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 
 from onnx import NodeProto
 
-from ..nodes import references, renamed
-from ..shapes import dims
-from .analysis import Analysis
-from .kept import are_alike
-from .layout import Layout
-from .part import Part
+from ...nodes import references, renamed
+from ...shapes import dims
+from ..analysis import Analysis
+from ..kept import are_alike
+from ..layout import Layout
+from ..part import Part
 
 SIZES = {"Shape", "Size"}
 

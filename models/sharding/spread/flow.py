@@ -27,12 +27,12 @@ from functools import cached_property
 import numpy as np
 from onnx import ValueInfoProto
 
-from ..nodes import draws, label, references
-from ..shapes import Shapes, dims, infer
-from .analysis import Analysis, first_sizes
-from .axes import ONE, Axis, atoms, find, leaves
+from ...nodes import draws, label, references
+from ...shapes import Shapes, dims, infer
+from ..analysis import Analysis, first_sizes
+from ..axes import ONE, Axis, atoms, find, leaves
+from ..site import Site
 from .counted import is_smooth
-from .site import Site
 
 OTHER = 331
 """The size of the batch in the inference that it is compared with: a prime not in LARGE."""
