@@ -38,10 +38,11 @@ def started(call: Callable[Concatenate[E, P], R]) -> Callable[Concatenate[E, P],
         self._line.serve()
         return work
 
-    begin.__name__ = f"i{method.__name__}"
+    name = method.__name__.removeprefix("_")
+    begin.__name__ = f"i{name}"
     begin.__qualname__ = f"Communicator.{begin.__name__}"
     begin.__doc__ = (
-        f"Begin {method.__name__} and return a Work.\n\n"
+        f"Begin {name} and return a Work.\n\n"
         "Its arrays belong to it until it is done. Calls of one communicator follow one another."
     )
     return begin

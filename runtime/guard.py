@@ -81,7 +81,7 @@ def say(text: str) -> None:
 def alone(function: Callable[[], int]) -> int:
     """Call a program of one process; return its exit code, and say what is wrong."""
     # As an exception, so that what is half made is removed.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         return function()
     except BrokenPipeError:
@@ -92,6 +92,8 @@ def alone(function: Callable[[], int]) -> int:
         failure = explain(error, is_input=True)
     except KeyboardInterrupt as error:
         failure = explain(error, is_input=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     say(failure.text)
     return failure.code
 

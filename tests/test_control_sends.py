@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from written import model, run
+from sessions import run
+from written import model
 
 from rankwise.collectives import Communicator
 from rankwise.runtime.messages import Outbox

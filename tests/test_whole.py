@@ -10,7 +10,6 @@ import onnx
 import pytest
 import ranks
 from comparison import assert_same
-from operators import OPERATORS
 
 from rankwise.models.graph import load
 from rankwise.models.sharding import describe
@@ -182,7 +181,15 @@ def test_a_split_may_give_nothing(tmp_path: Path) -> None:
             "NonZero",
             "the size of its output depends on data",
         ),
-        (OPERATORS["GRU"].model, "GRU", "hidden units stay together"),
+        (
+            graphs.build(
+                "(float[5,4,3] x) => (float[5,1,4,1] y) { y = GRU <hidden_size=1> (x, w, r) }",
+                w=(1, 3, 3),
+                r=(1, 3, 1),
+            ),
+            "GRU",
+            "hidden units stay together",
+        ),
     ],
 )
 def test_a_description_says_why_an_operator_runs_whole(
