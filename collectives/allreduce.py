@@ -21,7 +21,8 @@ from .control import Topic, topic
 from .native import Native
 from .pace import STRIDES, Stride
 from .reduction import Reduction
-from .shared import CHUNK, Shared
+from .shared import CHUNK, RING, SLOT, SLOTS, Shared
+from .waiting import finish
 
 Array = NDArray[Any]
 
@@ -37,13 +38,11 @@ class Plan(NamedTuple):
     what: Topic | None
     """of algorithms in shared memory"""
     native: Native | None
-    is_quick: bool
-    """it need not be cut, nor compared between ranks before"""
-
-
-def is_short(name: str, nbytes: int) -> bool:
-    """Whether it is one chunk of one_shot's."""
-    return name == "one_shot" and nbytes <= CHUNK
+    """MPI's call, where ranks need not compare theirs before"""
+    is_chunk: bool
+    """it is one chunk of one_shot's"""
+    slots: list[list[Array]] | None
+    """where the chunks of all ranks lie by turn, if they are short"""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -72,9 +71,41 @@ async def one_shot(
 
 def laid_open(shared: Shared, what: Topic, mine: Array) -> tuple[int, list[Array]]:
     """Copy a chunk in and announce it; the word, and the chunks of all ranks."""
-    operands = shared.viewed(mine.dtype, mine.size, shared.room(mine.nbytes))
+    place = shared.slot() if mine.nbytes <= SLOT else shared.room(mine.nbytes)
+    operands = shared.viewed(mine.dtype, mine.size, place)
     operands[shared.rank][...] = mine
     return shared.announce(what), operands
+
+
+def slots(shared: Shared, x: Array) -> list[list[Array]]:
+    """Where short arrays of this kind lie in turn, those of all ranks."""
+    places = [RING + slot * SLOT for slot in range(SLOTS)]
+    chunks = [shared.viewed(x.dtype, x.size, place) for place in places]
+    return [[chunk.reshape(x.shape) for chunk in of_all] for of_all in chunks]
+
+
+def one_chunk(shared: Shared, plan: Plan, x: Array, out: Array) -> None:
+    """one_shot of one chunk, which is not handed from coroutine to coroutine.
+
+    They would take longer than all of a short one. x and out have the shape of the plan.
+    """
+    assert plan.what is not None  # since it goes through memory
+    shared.transport.bytes_sent += x.nbytes
+    if plan.slots is None:
+        word, operands = laid_open(shared, plan.what, x.reshape(-1))
+    else:
+        operands = plan.slots[(shared.turn + 1) % SLOTS]
+        operands[shared.rank][...] = x
+        word = shared.announce(plan.what)
+    if not shared.comes(word):
+        finish(shared.announced(word, CALL), shared.transport)
+    if plan.slots is None:
+        shared.quiet.run(plan.how.many, operands, out.reshape(-1))
+        return
+    combine, (total, *others) = plan.how.function, operands
+    for operand in others:
+        shared.quiet.run(combine, total, operand, out)
+        total = out
 
 
 async def two_shot(shared: Shared, what: Topic, x: Array, out: Array, how: Reduction) -> None:

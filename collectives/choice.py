@@ -17,11 +17,11 @@ from .table import Entry, lookup
 from .tuned import Tuned
 
 # allreduce through shared memory: from where it pays that every rank combines a slice only.
-TWO_SHOT_FROM_AT_2_RANKS = 1 << 20
-TWO_SHOT_FROM = 256 << 10
+TWO_SHOT_FROM_AT_2_RANKS = 2 << 20
+TWO_SHOT_FROM = 512 << 10
 # From where it pays to read what lies in the memory of others, a system call for each piece.
-SINGLE_COPY_FROM_AT_2_RANKS = 256 << 10
-SINGLE_COPY_FROM = 2 << 20
+SINGLE_COPY_FROM_AT_2_RANKS = 4 << 20
+SINGLE_COPY_FROM = 8 << 20
 # A function of whole arrays is called p - 1 times by every rank that gets a result.
 WHOLE = {"allreduce": "one_shot", "reduce": "direct", "reduce_scatter": "one_shot"}
 WHOLE_UP_TO = 512 << 10

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .allreduce import (
-    CALL,
     Plan,
     described,
-    is_short,
-    laid_open,
+    one_chunk,
     one_shot,
     single_copy,
+    slots,
     two_shot,
     viewed,
 )
@@ -29,8 +28,7 @@ from .errors import MismatchError
 from .native import find
 from .reduction import Op, reduction
 from .selection import on_whole, way
-from .transport import Transport
-from .waiting import finish
+from .shared import CHUNK, SLOT
 
 Array = NDArray[Any]
 SHARED = {"one_shot": one_shot, "two_shot": two_shot, "single_copy": single_copy}
@@ -87,17 +85,19 @@ class Reducer(Engine):
             plan = self._plans[op, algorithm, x.dtype, x.shape]
         except (KeyError, TypeError):  # TypeError: a callable object without a hash
             return None
-        if not plan.is_quick:
+        shared = self._shared
+        if plan.native is None and not (plan.is_chunk and shared is not None):
             return None
         result = target(out, x.shape, x.dtype)
         if plan.native is not None and result is not x and np.may_share_memory(x, result):
             return None
-        transport = self._alive()
+        self._alive()
         try:
             if plan.native is not None:
                 plan.native.reduce(x, result)
             else:
-                self._by_one_shot(transport, plan, x.reshape(-1), result.reshape(-1))
+                assert shared is not None
+                one_chunk(shared, plan, x, result)
         except MismatchError:  # all ranks see it, before anything has moved
             raise
         except BaseException as error:
@@ -106,16 +106,6 @@ class Reducer(Engine):
         if plan.how.finish is not None:
             plan.how.finish(result, self.size)
         return result if out is None else settled(result, out)
-
-    def _by_one_shot(self, transport: Transport, plan: Plan, x: Array, out: Array) -> None:
-        """one_shot in one chunk."""
-        shared, what = self._shared, plan.what
-        assert shared is not None and what is not None  # or the plan is not quick
-        transport.bytes_sent += x.nbytes
-        word, operands = laid_open(shared, what, x)
-        if not shared.is_announced(word):
-            finish(shared.announced(word, CALL), transport)
-        shared.quiet.run(plan.how.many, operands, out)
 
     @blocking
     async def _allreduce(
@@ -173,7 +163,11 @@ class Reducer(Engine):
         native = None
         if name == "mpi" and not self.checked:
             native = find(self._alive(), "allreduce", x.dtype, x.nbytes, how)
-        plan = Plan(how, name, what, native, native is not None or is_short(name, x.nbytes))
+        shared = self._shared
+        is_chunk = shared is not None and name == "one_shot" and x.nbytes <= CHUNK
+        is_short = is_chunk and x.nbytes <= SLOT and not how.rounds
+        places = slots(shared, x) if shared is not None and is_short else None
+        plan = Plan(how, name, what, native, is_chunk, places)
         if isinstance(op, str):
             if len(self._plans) == PLANS:
                 self._plans.clear()

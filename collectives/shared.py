@@ -58,10 +58,13 @@ Array = NDArray[Any]
 
 # Sizes in bytes; scripts/results has the measurements behind them.
 RING = 16 << 20
+SLOT, SLOTS = 4 << 10, 16  # behind the ring, for the shortest chunks in turn
+SPAN = CONTROL + RING + SLOTS * SLOT  # of a rank's memory
 CHUNK = 4 << 20  # the most, of which the ring has room for four
 STEP = 1 << 10  # the least that a chunk takes of the ring
 TURNS = 16  # of chunks of one length, until the ring comes round
 SHORT_TURNS, SHORT = 64, 4 << 20  # of short ones, which take no more than so much
+LOOKS, YIELDS = 60, 20  # that a call which blocks does by itself; some 10 us, or their turns
 VIEWS = 4096  # of the ring, kept for chunks of the same dtype, length and place
 
 
@@ -134,9 +137,7 @@ class Shared:
         self.processes = processes  # of all ranks; none where they may not read each other
         self.scratch = np.empty(0, np.uint8)
         self.segments = [member.bytes for member in members]
-        pieces: list[NDArray[np.uint8]] = [
-            m.bytes[m.start : m.start + CONTROL + RING] for m in members
-        ]
+        pieces: list[NDArray[np.uint8]] = [m.bytes[m.start : m.start + SPAN] for m in members]
         self.words = [one[:CONTROL].view(np.int64).data for one in pieces]
         self.others = [self.words[peer] for peer in self.peers]
         self.texts_of = [one[TEXTS:CONTROL] for one in pieces]
@@ -181,6 +182,10 @@ class Shared:
                 place = -(-stop // step) * step
         self.recent = newer, (place, place + step)
         return place
+
+    def slot(self, ahead: int = 1) -> int:
+        """The place of the next chunk of up to SLOT bytes, or of one so many chunks ahead."""
+        return RING + (self.turn + ahead) % SLOTS * SLOT
 
     def begin_anew(self) -> None:
         """Use the ring from its start, where all ranks have come to one chunk and read none."""
@@ -239,6 +244,19 @@ class Shared:
             if words[line] != word:
                 return False
         return True
+
+    def comes(self, word: int) -> bool:
+        """Whether all ranks announce the chunk before long; in between, others may have the core.
+
+        A coroutine's way to wait takes longer than most waits do.
+        """
+        yields = self.transport.looks == 1
+        for _ in range(YIELDS if yields else LOOKS):
+            if self.is_announced(word):
+                return True
+            if yields:
+                self.transport.pause(0)
+        return False
 
     async def announced(self, word: int, what: str) -> None:
         """Go on when all ranks have announced the chunk; MismatchError if it is another's."""

@@ -17,7 +17,7 @@ from .arena import Arena, arena
 from .attach import attached
 from .control import CONTROL, NAME
 from .segment import opened
-from .shared import RING, Member, Shared, sweep
+from .shared import SPAN, Member, Shared, sweep
 from .transport import Transport
 from .waiting import Call
 
@@ -31,7 +31,7 @@ async def share(transport: Transport, tell: Tell) -> Shared | None:
         return None
     sweep()
     own = arena()
-    piece = None if own is None else own.take(CONTROL + RING)
+    piece = None if own is None else own.take(SPAN)
     mine = [os.getpid(), -1, 0, 0, 0, 0, 0]
     if own is not None and piece is not None:
         control = own.bytes[piece.start : piece.start + CONTROL].view(np.int64)

@@ -17,6 +17,7 @@ from .errors import CollectiveTimeout
 
 T = TypeVar("T")
 
+TURNS = 10
 YIELD_S = 0.0005  # the core is only yielded for so long
 LONGEST_SLEEP_S = 0.001
 
@@ -100,6 +101,10 @@ def block(wait: Wait, place: Place) -> None:
     and later sleeps an eighth of the time waited, which bounds what it adds.
     """
     for _ in range(place.looks):
+        if wait.ready():
+            return
+    for _ in range(TURNS):  # that of other ranks, which may be all it takes
+        place.pause(0)
         if wait.ready():
             return
     silence = Silence(wait, place.patience)
