@@ -104,7 +104,7 @@ def one_chunk(shared: Shared, plan: Plan, x: Array, out: Array) -> None:
         return
     combine, (total, *others) = plan.how.function, operands
     for operand in others:
-        shared.quiet.run(combine, total, operand, out)
+        shared.quiet.run(combine, total, operand, out=out)
         total = out
 
 

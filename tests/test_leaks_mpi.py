@@ -61,9 +61,10 @@ def held():
     }
 
 def memory():
-    # What only this process has: pages of shared memory count for all that map them.
+    # What only this process has written. Pages of shared memory count for all that map them, and
+    # unwritten ones, of libraries, become its own as soon as other programs end that have them.
     fields = (ME / "smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in fields if line.startswith("Private_")) << 10
+    return sum(int(line.split()[1]) for line in fields if line.startswith("Private_Dirty")) << 10
 
 world = Communicator.world()
 right, left = (world.rank + 1) % world.size, (world.rank - 1) % world.size
