@@ -112,5 +112,5 @@ us for 1 KiB and 2.5 to 2.6 ms for 4 MiB, where 2.3 are predicted; at 2 ranks ha
 prediction. A step of an LSTM of 64 units takes 21 us of a processor's time in onnxruntime, where
 the operator takes 2 for each; Python hands over what goes in and comes out. With 25 collectives
 two ranks take 3.6 ms more for a token than one process with two threads
-(decoder_2core_2026-11-21.md).
+(decoder_2core_2026-11-22.md).
 """
