@@ -82,14 +82,17 @@ def draws(node: NodeProto) -> bool:
     is_random = node.op_type in RANDOM or (node.op_type == "Dropout" and len(node.input) > 2)
     if is_random and node.domain in ("", "ai.onnx") and attribute(node, "seed") is None:
         return True
+    if not node.attribute:  # most have none, and no bodies
+        return False
     return any(draws(inner) for body in subgraphs(node) for inner in body.node)
 
 
 def references(node: NodeProto) -> Iterator[str]:
     """Yield the names that a node reads, those that its bodies capture among them."""
     yield from filter(None, node.input)
-    for body in subgraphs(node):
-        yield from captures(body)
+    if node.attribute:  # most have none, and no bodies
+        for body in subgraphs(node):
+            yield from captures(body)
 
 
 def captures(body: GraphProto) -> list[str]:
