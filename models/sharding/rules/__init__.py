@@ -120,7 +120,7 @@ RULES: dict[str, Rule] = {
     "Size": Rule(structure.size, structure.local_size),
     "Slice": Rule(slicing.slice_, slicing.local_slice),
     "Split": Rule(structure.split, structure.local_split),
-    "Squeeze": Rule(structure.same_dims, structure.local_squeeze),
+    "Squeeze": Rule(structure.squeeze, structure.local_squeeze),
     "Tile": Rule(structure.tile),
     "Transpose": Rule(structure.transpose),
     "Trilu": Rule(structure.trilu),

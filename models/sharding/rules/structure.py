@@ -83,6 +83,14 @@ def same_dims(site: Site) -> None:
         unify(a, b)
 
 
+def squeeze(site: Site) -> None:
+    """same_dims, where the dims of size 1 are the same in all runs."""
+    is_named = site.has(1) or site.attribute("axes", None) is not None
+    if not is_named and not all(size.is_static for size in site.tensor(0).shape):
+        raise Conflict("which dims it takes away depends on sizes that only a run knows")
+    same_dims(site)
+
+
 def local_squeeze(local: Local) -> Call:
     """Name the dims of size 1: a rank may have one index of a dim that stays."""
     call, x = local.unchanged(), local.site.tensor(0)
