@@ -73,7 +73,7 @@ class Region:
 
 def regions(analysis: Analysis, layout: Layout, machine: Machine = HERE) -> Iterator[Region]:
     """Yield the regions that could run on rows, without nodes that lose by it."""
-    if layout.size == 1 or analysis.graph.opsets.get("", 1) < OLDEST:
+    if layout.size == 1:
         return
     sums = list(reduced(analysis, layout))
     for axis in axes(analysis, layout, sums):
@@ -83,7 +83,12 @@ def regions(analysis: Analysis, layout: Layout, machine: Machine = HERE) -> Iter
 
 
 def axes(analysis: Analysis, layout: Layout, sums: Iterable[Tensor]) -> Iterator[Axis]:
-    """Yield the axes of sums that are cut nowhere, and of what Reshapes make of sums."""
+    """Yield the axes of sums that are cut nowhere, and of what Reshapes make of sums.
+
+    None before the opset in which Slice takes where to cut as inputs.
+    """
+    if analysis.graph.opsets.get("", 1) < OLDEST:
+        return
     seen = list[Axis]()
     for tensor in sums:
         made: Tensor | None = tensor
